@@ -1,0 +1,1 @@
+"""Millrace: the Python side of the streaming data platform."""
