@@ -1,0 +1,82 @@
+"""Inventory of an environment: its hosts, grouped by the services that its topology gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.errors import AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin
+
+from millrace import environment as environments
+from millrace import topology as topologies
+
+DOCUMENTATION = """
+name: millrace
+short_description: Hosts of a Millrace environment
+description:
+  - Reads the topology of the environment that MILLRACE_ENV names, checks it, and gives its hosts,
+    one group per service, the environment's secrets and what each host is to its clusters.
+options:
+  plugin:
+    description: Marks the file as this plugin's.
+    required: true
+    choices: [millrace]
+"""
+
+
+class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
+    """The plugin; see DOCUMENTATION."""
+
+    NAME = "millrace"
+
+    def verify_file(self, path: str) -> bool:
+        """Take files that are named for the plugin."""
+        return bool(super().verify_file(path)) and path.endswith(".millrace.yml")
+
+    def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
+        """Fill the inventory from the environment."""
+        super().parse(inventory, loader, path, cache)
+        self._read_config_data(path)
+        try:
+            environment = environments.current()
+            topology = environment.load_topology()
+            hosts = environment.hosts()
+        except (environments.EnvironmentFault, topologies.TopologyError) as error:
+            raise AnsibleParserError(str(error)) from error
+
+        directory = environment.directory
+        for name, value in {
+            "environment_name": environment.name,
+            "environment_id": environment.id,
+            "environment_directory": str(directory),
+            "environment_provider": environment.provider,
+            "topology_name": topology.name,
+            "cache_directory": str(environments.cache_directory()),
+            "replication_factors": {name: topology.replication(name) for name in ("kafka", "cassandra")},
+            "ansible_user": "vagrant",
+            "ansible_become": True,
+            "ansible_ssh_private_key_file": str(directory / "ssh_key"),
+            "ansible_ssh_common_args": (
+                f"-o UserKnownHostsFile={directory}/known_hosts"
+                " -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes"
+            ),
+            "secrets": loader.load_from_file(str(directory / "secrets.yml"), cache="none"),
+        }.items():
+            inventory.set_variable("all", name, value)
+
+        for service in topologies.Catalogue.load().services:
+            inventory.add_group(service)
+        for host in hosts:
+            inventory.add_host(host["name"])
+            for service in host["services"]:
+                inventory.add_host(host["name"], group=service)
+            for name, value in {
+                "ansible_host": host["address"],
+                "host_address": host["address"],
+                "host_rack": host["rack"],
+                "host_services": host["services"],
+                "host_ids": host["ids"],
+                "host_memory_mb": host["memory_mb"],
+                "host_cpus": host["cpus"],
+            }.items():
+                inventory.set_variable(host["name"], name, value)

@@ -1,0 +1,301 @@
+"""The environment: one set of hosts with its name, subnet, keys and secrets, beside others on the same machine.
+
+Its state lies outside the clone, in ``$XDG_STATE_HOME/millrace/<name>/``:
+
+    environment.yml   id, topology, provider, subnet and the clone that operates it
+    ssh_key[.pub]     the key of its hosts; known_hosts: what they answered with
+    vault_key         encrypts secrets.yml; both are made once and never again
+    vagrant/          Vagrant's own records
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from millrace import secrets
+from millrace import topology as topologies
+
+DEFAULT_NAME = "mill"
+DEFAULT_TOPOLOGY = "compact"
+# Every environment owns a slice of the network that its provider offers by default: 30 hosts each.
+NETWORKS = {
+    "lxc": ipaddress.ip_network("10.0.3.0/24"),
+    "virtualbox": ipaddress.ip_network("192.168.56.0/24"),
+    "libvirt": ipaddress.ip_network("192.168.56.0/24"),
+}
+SLICE_PREFIX = 27
+
+
+class EnvironmentFault(Exception):
+    """An environment that can't be used, with the cause and the fix."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What an environment is: ``id`` is carried by its hosts, ``clone`` is the tree that operates it."""
+
+    name: str
+    id: str
+    clone: str
+    topology: str
+    provider: str
+    subnet: str
+
+    @property
+    def directory(self) -> Path:
+        """Where its state lies."""
+        return state_directory() / self.name
+
+    def load_topology(self) -> topologies.Topology:
+        """Its topology, checked against the memory of this machine."""
+        return topologies.load(self.topology, machine_memory_mb=machine_memory_mb())
+
+    def host_name(self, host: str) -> str:
+        """The name a host has everywhere: in Vagrant, in the inventory and on itself."""
+        return f"{self.name}-{host}"
+
+    def hosts(self) -> list[dict[str, Any]]:
+        """Name, address, hardware address, memory (MiB), cores and topology entry of every host."""
+        catalogue = topologies.Catalogue.load()
+        network = ipaddress.ip_network(self.subnet)
+        hosts = []
+        for host in self.load_topology().hosts:
+            address = network[host.index]
+            octets = address.packed
+            hosts.append(
+                {
+                    **asdict(host),
+                    "short_name": host.name,
+                    "name": self.host_name(host.name),
+                    "address": str(address),
+                    # Derived from the address, so that a restarted host is reachable at once.
+                    "mac": "00:16:3e:" + ":".join(f"{octet:02x}" for octet in octets[1:]),
+                    **catalogue.sizes[host.size],
+                }
+            )
+        return hosts
+
+    @property
+    def netmask(self) -> int:
+        """Prefix length of the network that the hosts share with other environments."""
+        return NETWORKS[self.provider].prefixlen
+
+    @property
+    def gateway(self) -> str:
+        """The machine's own address in that network."""
+        return str(NETWORKS[self.provider][1])
+
+
+def state_directory() -> Path:
+    """Where all environments of this person lie."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "millrace"
+
+
+def cache_directory() -> Path:
+    """Where boxes and artifacts are kept between environments."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "millrace"
+
+
+def machine_memory_mb() -> int:
+    """Memory of this machine in MiB."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+
+
+def name_from_environment() -> str:
+    """The environment that is meant: MILLRACE_ENV, else the default one."""
+    name = os.environ.get("MILLRACE_ENV") or DEFAULT_NAME
+    if not topologies.HOST_NAME.fullmatch(name) or len(name) > 12:
+        raise EnvironmentFault(
+            f"MILLRACE_ENV={name!r}: a name is a letter, then letters, digits and hyphens, 12 at most"
+        )
+    return name
+
+
+def load(name: str) -> Environment | None:
+    """The environment of that name, or None where there is none yet."""
+    path = state_directory() / name / "environment.yml"
+    if not path.exists():
+        return None
+    return Environment(**topologies.load_yaml(path))
+
+
+def current(*, create: bool = False) -> Environment:
+    """The environment that MILLRACE_ENV names, operated from this clone; made now if asked.
+
+    Raises `EnvironmentFault` when it belongs to another clone, or has another topology than the one asked for.
+    """
+    name = name_from_environment()
+    wanted = os.environ.get("MILLRACE_TOPOLOGY")
+    environment = load(name)
+    if environment is None:
+        if not create:
+            raise EnvironmentFault(
+                f"environment {name!r} does not exist yet; `make up` (or `vagrant up`) makes it"
+            )
+        return _create(name, wanted or DEFAULT_TOPOLOGY)
+    if environment.clone != str(topologies.ROOT):
+        if Path(environment.clone, "site.yml").exists():
+            raise EnvironmentFault(
+                f"environment {name!r} is operated from the clone {environment.clone}; go on there, run `make down`"
+                " there first, or choose another name: MILLRACE_ENV=other"
+            )
+        # Its clone is gone, its hosts and secrets are not: this one takes over.
+        environment = Environment(**{**asdict(environment), "clone": str(topologies.ROOT)})
+        _write(environment)
+    if wanted and wanted != environment.topology:
+        raise EnvironmentFault(
+            f"environment {name!r} was made with topology {environment.topology}, not {wanted};"
+            " `make down` first, or choose another name: MILLRACE_ENV=other"
+        )
+    if create:
+        secrets.ensure(environment.directory)
+    return environment
+
+
+def _create(name: str, topology: str) -> Environment:
+    topologies.load(topology, machine_memory_mb=machine_memory_mb())
+    provider = detect_provider()
+    environment = Environment(
+        name, str(uuid.uuid4()), str(topologies.ROOT), topology, provider, _free_subnet(provider)
+    )
+    environment.directory.mkdir(mode=0o700, parents=True)
+    subprocess.run(
+        [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            f"millrace {name}",
+            "-f",
+            environment.directory / "ssh_key",
+        ],
+        check=True,
+    )
+    _write(environment)
+    secrets.ensure(environment.directory)
+    return environment
+
+
+def _write(environment: Environment) -> None:
+    path = environment.directory / "environment.yml"
+    path.write_text(yaml.safe_dump(asdict(environment), sort_keys=False))
+
+
+def _free_subnet(provider: str) -> str:
+    taken = {
+        found.subnet
+        for path in state_directory().glob("*/environment.yml")
+        if (found := load(path.parent.name))
+    }
+    # The first slice holds the machine's own address and the provider's defaults.
+    for subnet in list(NETWORKS[provider].subnets(new_prefix=SLICE_PREFIX))[1:]:
+        if str(subnet) not in taken:
+            return str(subnet)
+    raise EnvironmentFault(
+        f"all {len(taken)} slices of {NETWORKS[provider]} are taken: {', '.join(sorted(taken))};"
+        f" remove an environment that is no longer needed (they are listed in {state_directory()})"
+    )
+
+
+def detect_provider() -> str:
+    """How hosts are made here: VAGRANT_DEFAULT_PROVIDER, else a usable hypervisor, else LXC."""
+    asked = os.environ.get("VAGRANT_DEFAULT_PROVIDER")
+    if asked:
+        if asked not in NETWORKS:
+            raise EnvironmentFault(f"VAGRANT_DEFAULT_PROVIDER={asked!r} is not one of {', '.join(NETWORKS)}")
+        return asked
+    if os.access("/dev/kvm", os.R_OK | os.W_OK) and shutil.which("virsh"):
+        return "libvirt"
+    if shutil.which("VBoxManage"):
+        return "virtualbox"
+    return "lxc"
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Entry point of ``python -m millrace.environment``."""
+
+
+@main.command()
+@click.option("--create", is_flag=True, help="Make the environment if there is none.")
+def show(create: bool) -> None:
+    """Print the current environment and its hosts as JSON."""
+    environment = current(create=create)
+    click.echo(
+        json.dumps(
+            {
+                **asdict(environment),
+                "directory": str(environment.directory),
+                "cache": str(cache_directory()),
+                "gateway": environment.gateway,
+                "netmask": environment.netmask,
+                "public_key": (environment.directory / "ssh_key.pub").read_text().strip(),
+                "hosts": environment.hosts(),
+            },
+            indent=1,
+        )
+    )
+
+
+@main.command()
+def vault_key() -> None:
+    """Print the key that encrypts the environment's secrets (ansible.cfg names this command's wrapper)."""
+    click.echo((current().directory / "vault_key").read_text().strip())
+
+
+@main.command()
+@click.argument("name", required=False)
+def secret(name: str | None) -> None:
+    """Print one secret by NAME; without it, where the secrets are and what they are called."""
+    environment = current()
+    known = secrets.read(environment.directory)
+    if name is None:
+        click.echo(
+            f"{environment.directory}/secrets.yml, encrypted with the key in vault_key beside it, holds:"
+        )
+        click.echo("\n".join(f"  {known_name}" for known_name in known))
+        click.echo("Read one: make secrets NAME=airflow_admin")
+    elif name in known:
+        click.echo(known[name])
+    else:
+        raise EnvironmentFault(f"there is no secret {name!r}; there are: {', '.join(known)}")
+
+
+@main.command()
+def forget() -> None:
+    """Remove the environment's state, once its hosts are gone."""
+    environment = load(name_from_environment())
+    if environment:
+        shutil.rmtree(environment.directory)
+
+
+def run() -> None:
+    """Run the command line; a fault ends with its message alone."""
+    try:
+        main(standalone_mode=False)
+    except (EnvironmentFault, secrets.SecretsFault, topologies.TopologyError) as error:
+        sys.exit(f"{error}")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,44 @@
+# Shared by the scripts here: progress on the screen, faults with their fix, and root's rights when they are needed.
+# shellcheck shell=bash
+set -Eeuo pipefail
+trap 'printf "error: %s, line %s: %s\n" "$0" "$LINENO" "$BASH_COMMAND" >&2' ERR
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/millrace
+export ROOT CACHE
+
+say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
+
+# fault CAUSE FIX
+fault() {
+  printf '\nerror: %s\n  fix: %s\n' "$1" "$2" >&2
+  exit 1
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo -E "$@"
+  else
+    fault "'$1' needs root's rights, and there is no sudo" "run this as root, or install sudo for $(id -un)"
+  fi
+}
+
+# ensure_packages NAME...: those that are missing, from apt
+ensure_packages() {
+  local missing=()
+  for name in "$@"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || fault "these programs are missing: ${missing[*]}" "install them with this system's package manager"
+  say "installing ${missing[*]}"
+  local log
+  log=$(mktemp)
+  if ! { as_root apt-get update -q && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    tail -n 15 "$log" >&2
+    fault "apt could not install ${missing[*]}" "see apt's messages above; check the network and the apt sources"
+  fi
+  rm -f "$log"
+}
