@@ -231,7 +231,7 @@ def _draw_pool(country: Country) -> Pool:
 
 # One letter for one, which is enough for generated names; soft signs and apostrophes go.
 _UKRAINIAN: Final = str.maketrans(
-    "абвгґдеєжзиіїйклмнопрстуфхцчшщюя",  # noqa: RUF001 - meant
+    "абвгґдеєжзиіїйклмнопрстуфхцчшщюя",
     "abvhgdeezzyiiiklmnoprstufhccssua",
     "ь'\u02bc\u2019",
 )
