@@ -1,0 +1,121 @@
+"""One micro-batch of the streaming job: decode, judge, write, and only then let Spark commit its offsets."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from pyspark import StorageLevel, inheritable_thread_target
+from pyspark.sql import DataFrame, Row
+
+from millrace_spark import transforms
+from millrace_spark.registry import WriterSchemas
+from millrace_spark.transforms import Event, Reason
+
+log = logging.getLogger(__name__)
+
+Write = Callable[[DataFrame], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """Where a batch goes. Each writes all rows that it is given, or raises."""
+
+    users_by_id: Write
+    users_by_country: Write
+    countries: Write
+    dead_letters: Write
+
+
+@dataclass(slots=True)
+class Batches:
+    """The function that `foreachBatch` calls, and what it keeps from batch to batch.
+
+    Writing a batch again gives the same rows, so a batch may be cut off anywhere and come again.
+    """
+
+    event: Event
+    writers: WriterSchemas
+    sinks: Sinks
+    failure: BaseException | None = None
+    _countries: set[str] = field(default_factory=set)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "tables"))
+
+    def __call__(self, records: DataFrame, batch_id: int) -> None:
+        """Write one batch, and keep what went wrong for the job's last word."""
+        try:
+            self._process(records, batch_id)
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def _process(self, records: DataFrame, batch_id: int) -> None:
+        started = time.monotonic()
+        decoded, counts = self._decode(records)
+        try:
+            rows = sum(row.records for row in counts if row.reason is None)
+            dead = {row.reason: row.records for row in counts if row.reason is not None}
+            if rows:
+                self._write_countries(decoded, counts)
+                self._write_tables(decoded)
+            if dead:
+                self.sinks.dead_letters(transforms.dead_letters(decoded))
+        finally:
+            decoded.unpersist()
+        log.log(
+            logging.WARNING if dead else logging.INFO,
+            "batch %d: rows=%d dead_letters=%d%s seconds=%.2f",
+            batch_id,
+            rows,
+            sum(dead.values()),
+            "".join(f" {reason}={count}" for reason, count in sorted(dead.items())),
+            time.monotonic() - started,
+        )
+
+    def _decode(self, records: DataFrame) -> tuple[DataFrame, list[Row]]:
+        """Decode and keep the batch, and tally it: the one pass over the topic.
+
+        Ids are not looked for beforehand. The tally names those that are not known yet; only when the registry
+        gives a schema for one of them is the batch decoded once more.
+        """
+        while True:
+            decoded = transforms.decode(records, self.event, self.writers.known)
+            decoded.persist(StorageLevel.MEMORY_AND_DISK)
+            try:
+                counts = transforms.tally(decoded).collect()
+                unknown = {schema_id for row in counts for schema_id in row.schema_ids}
+                if not self.writers.learn(unknown):
+                    return decoded, counts
+            except BaseException:
+                decoded.unpersist()
+                raise
+            decoded.unpersist()
+
+    def _write_countries(self, decoded: DataFrame, counts: list[Row]) -> None:
+        """List countries that this process has not seen yet, before any row of theirs exists."""
+        seen = {country for row in counts if row.reason is None for country in row.countries}
+        if new := seen - self._countries:
+            good = decoded.where(decoded.reason.isNull()).select("country").distinct()
+            self.sinks.countries(good)
+            self._countries |= new
+
+    def _write_tables(self, decoded: DataFrame) -> None:
+        """Write both tables side by side: a small batch is mostly waiting."""
+        writes = [
+            (self.sinks.users_by_id, transforms.users_by_id(decoded, self.event)),
+            (self.sinks.users_by_country, transforms.users_by_country(decoded, self.event)),
+        ]
+        # The jobs of both threads belong to the query's job group, so that stopping it cancels them.
+        futures = [
+            self._pool.submit(inheritable_thread_target(lambda write=write, rows=rows: write(rows)))
+            for write, rows in writes
+        ]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        if errors:
+            raise errors[0]
+
+
+__all__ = ["Batches", "Reason", "Sinks"]

@@ -1,0 +1,80 @@
+"""Kafka: where the records come from and where dead letters go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pyspark.sql import DataFrame, SparkSession
+
+from millrace.connections import Kafka
+
+# Every consumer group of the job begins with it: the one group prefix that its login needs.
+GROUP_PREFIX: Final = "users_stream"
+
+_LOGIN_MODULES: Final = {
+    "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
+    "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
+    "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
+}
+
+_SOURCE_OPTIONS: Final = {
+    "startingOffsets": "earliest",
+    # Records that the topic no longer has are an error that a person must know of.
+    "failOnDataLoss": "true",
+    "groupIdPrefix": GROUP_PREFIX,
+    # A first record after a quiet time is taken at once. In a steady flow a batch waits for some company,
+    # because small batches cost half as much again per row; and it is never so large that a failed one
+    # costs more than seconds.
+    "minOffsetsPerTrigger": "1000",
+    "maxTriggerDelay": "500ms",
+    "maxOffsetsPerTrigger": "20000",
+}
+
+_SINK_OPTIONS: Final = {
+    "kafka.acks": "all",
+    # A dead letter is a record of the topic plus headers: larger than the largest record.
+    "kafka.max.request.size": str(4 * 1024 * 1024),
+}
+
+
+def client_options(kafka: Kafka) -> dict[str, str]:
+    """Return the connection as options of Spark's Kafka source and sink."""
+    options = {
+        "kafka.bootstrap.servers": ",".join(kafka.bootstrap_servers),
+        "kafka.security.protocol": kafka.security_protocol,
+    }
+    if kafka.sasl_mechanism is not None:
+        options["kafka.sasl.mechanism"] = kafka.sasl_mechanism
+        options["kafka.sasl.jaas.config"] = (
+            f"{_LOGIN_MODULES[kafka.sasl_mechanism]} required"
+            f" username={_quoted(kafka.username or '')} password={_quoted(kafka.password or '')};"
+        )
+    if kafka.ca_file is not None:
+        # By content, so that executors need no file.
+        options["kafka.ssl.truststore.type"] = "PEM"
+        options["kafka.ssl.truststore.certificates"] = Path(kafka.ca_file).read_text(encoding="ascii")
+    return options
+
+
+def read_stream(spark: SparkSession, kafka: Kafka, topic: str) -> DataFrame:
+    """Return the topic from its earliest record on (or from the checkpoint): key, value, topic, partition, offset."""
+    return (
+        spark.readStream.format("kafka")
+        .options(**client_options(kafka), **_SOURCE_OPTIONS)
+        .option("subscribe", topic)
+        .load()
+        .select("value", "topic", "partition", "offset")
+    )
+
+
+def write_dead_letters(letters: DataFrame, kafka: Kafka, topic: str) -> None:
+    """Append key, value and headers to the topic; returns when all brokers in sync have them."""
+    letters.write.format("kafka").options(**client_options(kafka), **_SINK_OPTIONS).option(
+        "topic", topic
+    ).save()
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

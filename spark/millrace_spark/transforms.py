@@ -1,0 +1,279 @@
+"""Records of the topic -> users, dead letters, rows of each table. Pure functions of DataFrames.
+
+Every expression stays in the JVM. What a record is worth is decided once, in `decode`; all others select.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import reduce
+from operator import or_
+from typing import Any, Final
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.avro.functions import from_avro
+
+from millrace_spark import schema as avro
+
+# Confluent's wire format: a zero byte, the writer schema's id in 4 bytes (big endian), the Avro record.
+MAGIC: Final = b"\x00"
+HEADER_BYTES: Final = 5
+
+# Cassandra refuses a partition key above 65,535 bytes; minute and framing take a few of them.
+COUNTRY_MAX_BYTES: Final = 65_000
+_UUID: Final = r"\A[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\z"
+
+WRITE_TIME: Final = "write_time"
+_RECORD: Final = ("topic", "partition", "offset")
+
+
+class Reason(StrEnum):
+    """Why a record is a dead letter."""
+
+    EMPTY = "empty"
+    BAD_MAGIC = "bad_magic"
+    UNKNOWN_SCHEMA_ID = "unknown_schema_id"
+    UNDECODABLE = "undecodable"
+    TRAILING_BYTES = "trailing_bytes"
+    MISSING_FIELD = "missing_field"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The event's schema (parsed Avro) and what the transforms derive from it."""
+
+    schema: Mapping[str, Any]
+
+    @property
+    def fields(self) -> list[str]:
+        """Names of the fields, in their one order."""
+        return [field["name"] for field in self.schema["fields"]]
+
+
+def decode(records: DataFrame, event: Event, writers: Mapping[int, str | None]) -> DataFrame:
+    """Decode each record by the writer schema that its id names.
+
+    `records`: key, value (binary), topic, partition, offset. `writers`: schema id -> framed writer schema
+    (`schema.writer`), None for a schema that is no Avro record. An id that is not in it counts as unknown.
+
+    Returns one row per record: topic, partition, offset; the event's fields; and, null for a good record:
+    `reason` (a Reason), `error` (text), `schema_id` (int, null if the record names none), `value` (the raw bytes).
+    """
+    payload = F.expr(f"substring(value, {HEADER_BYTES + 1})")
+    framed = records.select(
+        *_RECORD,
+        "value",
+        F.substring("value", 1, HEADER_BYTES).alias("header"),
+        payload.alias("payload"),
+        F.md5(payload).cast("binary").alias("mark"),
+    )
+    decoded = framed.select(*_RECORD, "value", "header", "mark", _user(event, writers).alias("user"))
+    schema_id = _schema_id()
+    judged = decoded.select(
+        *_RECORD, "value", "user", _reason(event, writers).alias("reason"), schema_id.alias("schema_id")
+    )
+    bad = F.col("reason").isNotNull()
+    return judged.select(
+        *_RECORD,
+        *(F.col(f"user.{name}").alias(name) for name in event.fields),
+        "reason",
+        F.when(bad, _error(event)).alias("error"),
+        F.when(bad, F.col("schema_id")).alias("schema_id"),
+        F.when(bad, F.col("value")).alias("value"),
+    )
+
+
+def tally(decoded: DataFrame) -> DataFrame:
+    """Count a decoded batch by reason.
+
+    Returns at most one row per reason (null: good records): reason, records, countries (of good records),
+    schema_ids (of those whose id was not known).
+    """
+    good = F.col("reason").isNull()
+    unknown = F.col("reason") == Reason.UNKNOWN_SCHEMA_ID.value
+    return decoded.groupBy("reason").agg(
+        F.count(F.lit(1)).alias("records"),
+        F.collect_set(F.when(good, F.col("country"))).alias("countries"),
+        F.collect_set(F.when(unknown, F.col("schema_id"))).alias("schema_ids"),
+    )
+
+
+def users_by_id(decoded: DataFrame, event: Event) -> DataFrame:
+    """Select the rows of `users_by_id`: the event's fields, and the write time in microseconds."""
+    return _good(decoded).select(*event.fields, _write_time())
+
+
+def users_by_country(decoded: DataFrame, event: Event) -> DataFrame:
+    """Select the rows of `users_by_country`: as by id, and the minute of `created_at`."""
+    return _good(decoded).select(
+        *event.fields, F.date_trunc("minute", F.col("created_at")).alias("minute"), _write_time()
+    )
+
+
+def dead_letters(decoded: DataFrame) -> DataFrame:
+    """Select the dead letters as Kafka's sink takes them: key, value (raw bytes), headers."""
+    key = F.concat_ws(":", "topic", F.col("partition").cast("string"), F.col("offset").cast("string"))
+    schema_id = F.col("schema_id").cast("string")
+    always = F.array(_header("reason", F.col("reason")), _header("error", F.col("error")))
+    headers = F.when(schema_id.isNull(), always).otherwise(
+        F.concat(always, F.array(_header("schema_id", schema_id)))
+    )
+    return decoded.where(F.col("reason").isNotNull()).select(
+        key.cast("binary").alias("key"), "value", headers.alias("headers")
+    )
+
+
+def users_per_minute(rows: DataFrame) -> DataFrame:
+    """Count the rows of `users_by_country` (country, minute, gender, ...) per country, minute and gender.
+
+    Returns the cells of `users_per_minute`: country, day, minute, gender, users (long).
+    """
+    return (
+        rows.groupBy("country", "minute", "gender")
+        .agg(F.count(F.lit(1)).alias("users"))
+        .select("country", F.to_date("minute").alias("day"), "minute", "gender", "users")
+    )
+
+
+def vanished_cells(existing: DataFrame, cells: DataFrame) -> DataFrame:
+    """Select the keys of existing cells that the rows no longer give, with users = 0."""
+    keys = ["country", "day", "minute", "gender"]
+    return existing.join(cells, keys, "left_anti").select(*keys, F.lit(0).cast("long").alias("users"))
+
+
+def _user(event: Event, writers: Mapping[int, str | None]) -> Column:
+    """Decode `payload` by the writer schema of its header: one branch per schema id."""
+    options = {
+        "mode": "PERMISSIVE",
+        "avroSchema": avro.reader(dict(event.schema)),
+        # As in the data: without it a timestamp before 1900 counts as unreadable.
+        "datetimeRebaseMode": "CORRECTED",
+    }
+    framed = F.concat("payload", "mark")
+    # Without any schema the column still has its type.
+    user = from_avro(F.lit(None).cast("binary"), options["avroSchema"], options)
+    for schema_id, schema in writers.items():
+        if schema is not None:
+            user = F.when(
+                F.col("header") == _header_of(schema_id), from_avro(framed, schema, options)
+            ).otherwise(user)
+    return user
+
+
+def _reason(event: Event, writers: Mapping[int, str | None]) -> Column:
+    mark = F.col(f"user.{avro.END_MARK}")
+    known = reduce(or_, (F.col("header") == _header_of(i) for i in writers), F.lit(False))
+    missing = reduce(
+        or_, (F.col(f"user.{name}").isNull() for name in avro.required_fields(dict(event.schema)))
+    )
+    unfit = reduce(or_, (condition for _, condition in _unfit(event)))
+    return (
+        F.when(F.coalesce(F.length("value"), F.lit(0)) == 0, Reason.EMPTY.value)
+        .when(F.substring("value", 1, 1) != F.lit(bytearray(MAGIC)), Reason.BAD_MAGIC.value)
+        .when(F.length("value") < HEADER_BYTES, Reason.UNDECODABLE.value)
+        .when(~known, Reason.UNKNOWN_SCHEMA_ID.value)
+        .when(mark.isNull(), Reason.UNDECODABLE.value)
+        .when(mark != F.col("mark"), Reason.TRAILING_BYTES.value)
+        .when(missing, Reason.MISSING_FIELD.value)
+        .when(unfit, Reason.UNDECODABLE.value)
+    )
+
+
+def _unfit(event: Event) -> Sequence[tuple[str, Column]]:
+    """Conditions under which a decoded value fits no column: (what is wrong, condition).
+
+    Without them one such record would make the tables refuse its whole batch, again and again.
+    """
+    schema = dict(event.schema)
+    texts = [F.col(f"user.{name}") for name in avro.text_fields(schema)]
+    # One pass over all texts. The separator is ASCII, so halves of two texts can't join to a valid whole.
+    joined = F.concat_ws("|", *texts)
+    return [
+        *(
+            (f"{name} is not a UUID", ~F.col(f"user.{name}").rlike(_UUID))
+            for name in avro.logical_fields(schema, "uuid")
+        ),
+        *(
+            (
+                f"{name} is outside the years 1 to 9999",
+                ~F.col(f"user.{name}").between(
+                    F.timestamp_micros(F.lit(_YEAR_1)), F.timestamp_micros(F.lit(_YEAR_10000 - 1))
+                ),
+            )
+            for name in avro.logical_fields(schema, "timestamp-millis")
+        ),
+        (
+            "a text is not UTF-8",
+            F.encode(F.decode(joined.cast("binary"), "UTF-8"), "UTF-8") != joined.cast("binary"),
+        ),
+        (
+            f"country is longer than {COUNTRY_MAX_BYTES} bytes",
+            F.octet_length(F.col("user.country")) > COUNTRY_MAX_BYTES,
+        ),
+    ]
+
+
+# Microseconds since 1970-01-01 UTC, proleptic Gregorian.
+_YEAR_1: Final = -62_135_596_800_000_000
+_YEAR_10000: Final = 253_402_300_800_000_000
+
+
+def _error(event: Event) -> Column:
+    """Say what is wrong with a dead letter. Evaluated for dead letters alone."""
+    size = F.coalesce(F.length("value"), F.lit(0)).cast("string")
+    required = avro.required_fields(dict(event.schema))
+    missing = F.concat_ws(", ", *(F.when(F.col(f"user.{name}").isNull(), F.lit(name)) for name in required))
+    unfit = F.coalesce(*(F.when(condition, F.lit(text)) for text, condition in _unfit(event)))
+    schema_id = F.col("schema_id").cast("string")
+    texts = {
+        Reason.EMPTY: F.lit("the record has no value"),
+        Reason.BAD_MAGIC: F.concat(
+            F.lit("the first byte is 0x"), F.hex(F.substring("value", 1, 1)), F.lit(", not 0x00")
+        ),
+        Reason.UNKNOWN_SCHEMA_ID: F.concat(F.lit("the registry has no schema with id "), schema_id),
+        Reason.TRAILING_BYTES: F.concat(
+            F.lit("bytes follow the record of schema id "),
+            schema_id,
+            F.lit(" within "),
+            size,
+            F.lit(" bytes"),
+        ),
+        Reason.MISSING_FIELD: F.concat(
+            F.lit("required and null or absent: "), missing, F.lit("; schema id "), schema_id
+        ),
+    }
+    undecodable = F.coalesce(
+        unfit,
+        F.concat(F.lit("the "), size, F.lit(" bytes are no user in Avro by schema id "), schema_id),
+        F.concat(F.lit("the "), size, F.lit(f" bytes are less than the header of {HEADER_BYTES}")),
+    )
+    chosen = undecodable
+    for reason, text in texts.items():
+        chosen = F.when(F.col("reason") == reason.value, text).otherwise(chosen)
+    return chosen
+
+
+def _schema_id() -> Column:
+    """Read the schema id (signed, as the wire format's 4 bytes) from the header; null if there is none."""
+    unsigned = F.conv(F.hex(F.expr("substring(header, 2)")), 16, 10).cast("long")
+    has_one = (F.length("header") == HEADER_BYTES) & (F.substring("header", 1, 1) == F.lit(bytearray(MAGIC)))
+    return F.when(has_one, F.when(unsigned >= 2**31, unsigned - 2**32).otherwise(unsigned).cast("int"))
+
+
+def _header_of(schema_id: int) -> Column:
+    return F.lit(bytearray(MAGIC + schema_id.to_bytes(4, "big")))
+
+
+def _header(name: str, value: Column) -> Column:
+    return F.struct(F.lit(name).alias("key"), value.cast("binary").alias("value"))
+
+
+def _good(decoded: DataFrame) -> DataFrame:
+    return decoded.where(F.col("reason").isNull())
+
+
+def _write_time() -> Column:
+    return F.unix_micros("created_at").alias(WRITE_TIME)

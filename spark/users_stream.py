@@ -1,0 +1,105 @@
+"""Streaming job: users_created (Kafka) -> users_by_id, users_by_country (Cassandra), dead letters (Kafka).
+
+    users_stream.py --checkpoint /var/lib/.../checkpoint
+
+A service: it submits to the standalone master that the connections name (client deploy mode) and runs until
+SIGTERM, which ends it with 0, or until a batch fails, which ends it with 1 and the cause as its last line; its
+supervisor starts it again. Environment: MILLRACE_CONNECTIONS (sections kafka, registry, cassandra, spark).
+
+The checkpoint is a folder on this host's disk: the log of offsets, no state. Without it the job reads the topic
+from its earliest record again, which changes nothing in the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+from millrace_spark import batches, registry, session, tables, topics
+from millrace_spark.transforms import Event
+from pyspark.errors import StreamingQueryException
+
+from millrace import connections, schemas
+from millrace.errors import MillraceError
+
+log = logging.getLogger("users_stream")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job; return the process's exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of the offset and commit log")
+    checkpoint: Path = parser.parse_args(arguments).checkpoint
+    session.log_to_stderr()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        cause = _run(checkpoint.resolve(), connections.load(), stop)
+    except MillraceError as error:
+        cause = str(error)
+    if cause is None:
+        log.info("stopped")
+        return 0
+    log.error("ended: %s", cause)
+    return 1
+
+
+def _run(checkpoint: Path, clients: connections.Connections, stop: threading.Event) -> str | None:
+    """Run until told to stop (None) or until the query ends by itself (the cause)."""
+    kafka, keyspace = clients.kafka, clients.cassandra.keyspace
+    spark = session.start(
+        "users_stream", session.settings("common", "users_stream"), session.secrets(clients)
+    )
+    write_batch = batches.Batches(
+        event=Event(schemas.users_created()),
+        writers=registry.WriterSchemas(registry.fetcher(clients.registry), stop),
+        sinks=batches.Sinks(
+            users_by_id=partial(tables.write_users_by_id, keyspace=keyspace),
+            users_by_country=partial(tables.write_users_by_country, keyspace=keyspace),
+            countries=partial(tables.write_countries, keyspace=keyspace),
+            dead_letters=partial(topics.write_dead_letters, kafka=kafka, topic=schemas.DEAD_LETTER_TOPIC),
+        ),
+    )
+    try:
+        query = (
+            topics.read_stream(spark, kafka, schemas.TOPIC)
+            .writeStream.queryName("users_stream")
+            .option("checkpointLocation", checkpoint.as_uri())
+            .foreachBatch(write_batch)
+            .start()
+        )
+        log.info("started: topic %s, checkpoint %s", schemas.TOPIC, checkpoint)
+        while not stop.is_set():
+            if query.awaitTermination(1):
+                return "the query ended without an error"
+        query.stop()
+        return None
+    except StreamingQueryException as error:
+        if stop.is_set():
+            return None
+        return _cause(error, write_batch.failure)
+    finally:
+        spark.stop()
+
+
+def _cause(error: StreamingQueryException, failure: BaseException | None) -> str:
+    """Give the innermost cause in one line."""
+    if failure is not None:
+        return f"{type(failure).__name__}: {_one_line(str(failure))}"
+    return _one_line(str(error))
+
+
+def _one_line(text: str) -> str:
+    return " | ".join(line.strip() for line in text.splitlines() if line.strip())[:2000]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
