@@ -71,7 +71,7 @@ def start(name: str, defaults: Mapping[str, str], secret: Mapping[str, str]) -> 
     """
     at_launch = SparkConf(loadDefaults=False)
     for key, value in defaults.items():
-        if key.startswith("spark.driver."):  # the JVM's own, needed before it starts
+        if key.startswith(("spark.driver.", "spark.ui.show")):  # what the JVM takes at its start alone
             at_launch.set(key, value)
     gateway = launch_gateway(at_launch)
     conf = SparkConf(_jvm=gateway.jvm).setAppName(name)
