@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,8 +26,8 @@ from millrace.connections import Connections, ConnectionsError, kafka_config, po
 from millrace.encoding import encoder, partition
 from millrace.errors import MillraceError
 from millrace.registry import RegistryClient, RegistryError, RegistryUnavailableError, SchemaNotFoundError
-from millrace.schemas import SUBJECT, TOPIC, event_fields, timestamp_fields, users_created, users_created_text
-from millrace.store import CHANNEL
+from millrace.schemas import SUBJECT, TOPIC, event_fields, users_created, users_created_text
+from millrace.store import CHANNEL, event_columns
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as PostgresqlConnection
@@ -104,6 +104,7 @@ class Relay:
         try:
             while not self._stopping:
                 systemd.notify("WATCHDOG=1")
+                began = time.monotonic()
                 try:
                     taken = self.publish_batch()
                 except OUTAGES as error:
@@ -116,6 +117,7 @@ class Relay:
                     backoff = min(backoff * 2, LONGEST_BACKOFF)
                     continue
                 backoff = FIRST_BACKOFF
+                self._report.busy += time.monotonic() - began if taken else 0
                 self._report.tell()
                 if taken < self._batch_size:
                     self._wait_for_rows()
@@ -246,6 +248,7 @@ class _Report:
     def __init__(self) -> None:
         self.published = 0
         self.quarantined = 0
+        self.busy = 0.0  # seconds spent on batches that had rows
         self._since = time.monotonic()
 
     def tell(self, *, now: bool = False) -> None:
@@ -254,14 +257,15 @@ class _Report:
             return
         if self.published or self.quarantined:
             log.info(
-                "published %d users in %.0f s (%.0f/s), %d into quarantine",
+                "published %d users in the last %.0f s (%.0f/s while busy), %d into quarantine",
                 self.published,
                 elapsed,
-                self.published / max(elapsed, 0.001),
+                self.published / max(self.busy, 0.001),
                 self.quarantined,
             )
             systemd.notify(f"STATUS=published {self.published} users in the last {elapsed:.0f} s")
         self.published = self.quarantined = 0
+        self.busy = 0.0
         self._since = time.monotonic()
 
 
@@ -289,14 +293,8 @@ def _quarantine(cursor: PostgresqlCursor, failures: Sequence[tuple[str, str, str
     )
 
 
-def _columns() -> Iterator[str]:
-    """Yield the event's fields as they go into Avro: integers for timestamps, which costs less than datetimes."""
-    for name in event_fields():
-        yield f"(extract(epoch FROM u.{name}) * 1000)::bigint" if name in timestamp_fields() else f"u.{name}"
-
-
 _TAKE: Final = f"""
-    SELECT o.id, o.user_id::text, o.batch_id::text, {", ".join(_columns())}
+    SELECT o.id, o.user_id::text, o.batch_id::text, {event_columns("u")}
     FROM (
         SELECT id, user_id, batch_id FROM millrace.users_outbox ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
     ) AS o

@@ -8,9 +8,10 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from millrace.errors import MillraceError
+from millrace.schemas import event_fields, timestamp_fields
 from millrace.users import User
 
 if TYPE_CHECKING:
@@ -80,6 +81,30 @@ def store(connection: PostgresqlConnection, users: Sequence[User]) -> Stored:
         if inserted:
             cursor.execute(f"NOTIFY {CHANNEL}")
     return Stored(inserted, existing)
+
+
+def event_columns(alias: str) -> str:
+    """Return the event's fields as a list of SQL expressions on `alias`, in the event's order.
+
+    Timestamps are integers of milliseconds, as in Avro: exact, and cheaper than datetimes.
+    """
+    return ", ".join(
+        f"(extract(epoch FROM {alias}.{name}) * 1000)::bigint AS {name}"
+        if name in timestamp_fields()
+        else f"{alias}.{name}"
+        for name in event_fields()
+    )
+
+
+def batch_events(connection: PostgresqlConnection, batch_id: str) -> list[tuple[Any, ...]]:
+    """Return a batch's users as events: the event's fields in their order, as `event_columns` gives them."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {event_columns('u')} FROM millrace.users AS u WHERE batch_id = %s "  # noqa: S608
+            "ORDER BY page, position",
+            (batch_id,),
+        )
+        return cursor.fetchall()
 
 
 def batch_users(connection: PostgresqlConnection, batch_id: str) -> list[StoredUser]:

@@ -1,0 +1,251 @@
+"""What the DAGs' tasks do: one function each, plain Python, JSON in and out.
+
+Waiting is the caller's: `published` and `readable` look once and return what is still missing, so that a
+deferred task can ask again later without holding anything in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypedDict
+
+from millrace import source, store, tables, topics
+from millrace.connections import Connections, cassandra_session, postgresql_connect
+from millrace.errors import MillraceError
+from millrace.schemas import DEAD_LETTER_TOPIC
+
+if TYPE_CHECKING:
+    from cassandra.cluster import Session
+    from psycopg2.extensions import connection as PostgresqlConnection
+
+log = logging.getLogger(__name__)
+
+CONF_KEYS: Final = ("seed", "count")
+_NAMED_IDS: Final = 20
+
+
+class ConfError(MillraceError):
+    """A run's conf holds something that is not understood."""
+
+
+class BatchFailedError(MillraceError):
+    """Users of the batch will not become readable by waiting."""
+
+
+class BatchLateError(MillraceError):
+    """Users of the batch did not reach a station before its deadline."""
+
+
+class StoredBatch(TypedDict):
+    """What `fetch_and_store` hands on; ids and counts, never rows."""
+
+    batch_id: str
+    seed: str
+    count: int
+    inserted: int
+    republished: int
+    # Per partition, where dead letters of this attempt can begin: earlier ones were of an earlier attempt.
+    dead_letters_from: dict[str, int]
+
+
+def fetch_and_store(
+    connections: Connections,
+    run_id: str,
+    conf: Mapping[str, Any] | None = None,
+    *,
+    patience: source.Patience | None = None,
+) -> StoredBatch:
+    """Fetch a run's batch from the source and store it with its outbox rows.
+
+    `conf` may hold `seed` (default: a function of the run id) and `count` (default 500). A run that is repeated
+    asks for the same people; those of them that were stored and can't be read in Cassandra are put into the outbox
+    again. Raises ConfError, source.SourceError, store.ReplayDiffersError; then PostgreSQL is as it was.
+    """
+    seed, count = parse_conf(run_id, conf)
+    origin = connections.source
+    with topics.consumer(connections.kafka) as consumer:
+        letters_from = topics.end_offsets(consumer, DEAD_LETTER_TOPIC)
+    batch = source.fetch(origin.url, origin.name, seed, count, patience=patience)
+    with _postgresql(connections) as postgresql:
+        stored = store.store(postgresql, batch.users)
+        republished = 0
+        if stored.existing:
+            republished = _republish_unreadable(connections, postgresql, batch.batch_id)
+    log.info(
+        "batch %s (seed %s): %d users, %d of them new, %d put back into the outbox",
+        batch.batch_id,
+        seed,
+        len(batch.users),
+        stored.inserted,
+        republished,
+    )
+    return {
+        "batch_id": batch.batch_id,
+        "seed": seed,
+        "count": len(batch.users),
+        "inserted": stored.inserted,
+        "republished": republished,
+        "dead_letters_from": {str(partition): offset for partition, offset in letters_from.items()},
+    }
+
+
+def parse_conf(run_id: str, conf: Mapping[str, Any] | None) -> tuple[str, int]:
+    """Return seed and count of a run; raise ConfError, SeedError or BatchSizeError naming what is wrong."""
+    conf = conf or {}
+    if unknown := sorted(set(conf) - set(CONF_KEYS)):
+        raise ConfError(
+            f"conf: unknown {', '.join(map(repr, unknown))}; it may hold {' and '.join(CONF_KEYS)}"
+        )
+    seed, count = conf.get("seed"), conf.get("count", source.DEFAULT_COUNT)
+    if seed is not None and not isinstance(seed, str):
+        raise ConfError(f"conf.seed must be text, not {type(seed).__name__}")
+    if type(count) is not int:
+        raise ConfError(f"conf.count must be an integer, not {type(count).__name__}")
+    return source.check_seed(seed if seed is not None else source.seed_for(run_id)), source.check_count(count)
+
+
+def published(connections: Connections, batch_id: str) -> list[str]:
+    """Return the ids of a batch's users that the relay has not published yet.
+
+    Raises BatchFailedError when one sits in quarantine.
+    """
+    with _postgresql(connections) as postgresql:
+        _refuse_quarantined(postgresql, batch_id)
+        return store.unpublished(postgresql, batch_id)
+
+
+def readable(
+    connections: Connections, batch_id: str, dead_letters_from: Mapping[str, int] | None = None
+) -> list[str]:
+    """Return the ids of a batch's users that can't be read in Cassandra's tables yet.
+
+    `dead_letters_from` is what `fetch_and_store` gave; without it every dead letter since the batch was stored
+    counts. Raises BatchFailedError when a user that can't be read sits in quarantine or is a dead letter.
+    """
+    with _postgresql(connections) as postgresql:
+        users = store.batch_users(postgresql, batch_id)
+        with _cassandra(connections) as session:
+            missing = tables.unreadable(session, users)
+        if missing:
+            _refuse_quarantined(postgresql, batch_id)
+            _refuse_dead_letters(connections, users, missing, dead_letters_from)
+    return missing
+
+
+def republish(connections: Connections, batch_id: str, *, everything: bool = False) -> int:
+    """Put a batch's users that can't be read in Cassandra (or all of them) into the outbox; return how many."""
+    with _postgresql(connections) as postgresql:
+        if everything:
+            return store.republish(postgresql, batch_id)
+        return _republish_unreadable(connections, postgresql, batch_id)
+
+
+def last_stations(connections: Connections, batch_id: str, user_ids: Collection[str]) -> dict[str, str]:
+    """Say for each id which station it reached last. Reads the topic since the batch was stored: for errors."""
+    with _postgresql(connections) as postgresql:
+        users = store.batch_users(postgresql, batch_id)
+        waiting = set(store.unpublished(postgresql, batch_id))
+        refused = store.quarantined(postgresql, batch_id)
+    wanted = set(user_ids)
+    seen: dict[str, str] = {}
+    with topics.consumer(connections.kafka) as consumer:
+        since = min(user.created_at for user in users)
+        ends = topics.end_offsets(consumer)
+        for record in topics.records(consumer, topics.offsets_at(consumer, since), ends):
+            if (user_id := topics.user_id(record.key)) in wanted and user_id is not None:
+                seen[user_id] = str(topics.Place(record.topic, record.partition, record.offset))
+    known = {user.user_id for user in users}
+    stations = {}
+    for user_id in user_ids:
+        if user_id not in known:
+            stations[user_id] = "not in PostgreSQL"
+        elif user_id in refused:
+            stations[user_id] = f"quarantine: {refused[user_id]}"
+        elif user_id in seen:
+            stations[user_id] = f"topic, at {seen[user_id]}: not (wholly) in Cassandra"
+        elif user_id in waiting:
+            stations[user_id] = "outbox: not published by the relay"
+        else:
+            stations[user_id] = "published, and not in the topic any more or not visible yet"
+    return stations
+
+
+def late(batch_id: str, station: str, stations: Mapping[str, str]) -> BatchLateError:
+    """Return the error of a deadline that passed: every missing id by the station that it reached last."""
+    by_station: dict[str, list[str]] = defaultdict(list)
+    for user_id, reached in stations.items():
+        log.error("batch %s, user %s: %s", batch_id, user_id, reached)
+        # Places in the topic differ per user: they are in the log, the summary goes without.
+        by_station[reached.partition(", at ")[0].partition(": ")[0]].append(user_id)
+    summary = "; ".join(
+        f"{len(ids)} last seen in {reached}: {_some(ids)}" for reached, ids in sorted(by_station.items())
+    )
+    return BatchLateError(
+        f"batch {batch_id}: {len(stations)} users are not {station} before the deadline. {summary}. "
+        "Clearing the run, or `millrace republish --batch`, sends them again"
+    )
+
+
+def _republish_unreadable(connections: Connections, postgresql: PostgresqlConnection, batch_id: str) -> int:
+    users = store.batch_users(postgresql, batch_id)
+    with _cassandra(connections) as session:
+        missing = tables.unreadable(session, users)
+    return store.republish(postgresql, batch_id, missing) if missing else 0
+
+
+def _refuse_quarantined(postgresql: PostgresqlConnection, batch_id: str) -> None:
+    if refused := store.quarantined(postgresql, batch_id):
+        named = "; ".join(f"{user_id}: {error}" for user_id, error in list(refused.items())[:_NAMED_IDS])
+        raise BatchFailedError(
+            f"batch {batch_id}: {len(refused)} users are in quarantine, the relay can't encode them: {named}. Once the "
+            "cause is gone, clearing the run or `millrace republish --batch` sends them again"
+        )
+
+
+def _refuse_dead_letters(
+    connections: Connections,
+    users: Sequence[store.StoredUser],
+    missing: Collection[str],
+    start: Mapping[str, int] | None,
+) -> None:
+    with topics.consumer(connections.kafka) as consumer:
+        offsets = (
+            topics.offsets_at(consumer, min(user.created_at for user in users), DEAD_LETTER_TOPIC)
+            if start is None
+            else {int(partition): offset for partition, offset in start.items()}
+        )
+        letters = {letter.place: letter for letter in topics.dead_letters(consumer, offsets)}
+        owners = topics.user_ids(consumer, letters)
+    dead = [
+        f"{user_id}: {letters[place].reason} at {place}, {letters[place].error}"
+        for place, user_id in owners.items()
+        if user_id in set(missing)
+    ]
+    if dead:
+        raise BatchFailedError(
+            f"{len(dead)} users are dead letters: {'; '.join(dead[:_NAMED_IDS])}. Once the cause is gone, clearing the "
+            "run or `millrace republish --batch` sends them again"
+        )
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _NAMED_IDS} more (in the log)" if len(ids) > _NAMED_IDS else ""
+    return ", ".join(ids[:_NAMED_IDS]) + more
+
+
+@contextmanager
+def _postgresql(connections: Connections) -> Iterator[PostgresqlConnection]:
+    with closing(postgresql_connect(connections.postgresql, application_name="flow")) as session:
+        yield session
+
+
+@contextmanager
+def _cassandra(connections: Connections) -> Iterator[Session]:
+    session = cassandra_session(connections.cassandra)
+    try:
+        yield session
+    finally:
+        session.cluster.shutdown()
