@@ -42,6 +42,8 @@ class Batches:
     sinks: Sinks
     failure: BaseException | None = None
     _countries: set[str] = field(default_factory=set)
+    _made_for: dict[int, str | None] | None = None
+    _made: transforms.Decoder | None = None
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "tables"))
 
     def __call__(self, records: DataFrame, batch_id: int) -> None:
@@ -62,7 +64,7 @@ class Batches:
                 self._write_countries(decoded, counts)
                 self._write_tables(decoded)
             if dead:
-                self.sinks.dead_letters(transforms.dead_letters(decoded))
+                self.sinks.dead_letters(transforms.dead_letters(decoded, self.event))
         finally:
             decoded.unpersist()
         log.log(
@@ -82,7 +84,7 @@ class Batches:
         gives a schema for one of them is the batch decoded once more.
         """
         while True:
-            decoded = transforms.decode(records, self.event, self.writers.known)
+            decoded = self._decoder()(records)
             decoded.persist(StorageLevel.MEMORY_AND_DISK)
             try:
                 counts = transforms.tally(decoded).collect()
@@ -93,6 +95,12 @@ class Batches:
                 decoded.unpersist()
                 raise
             decoded.unpersist()
+
+    def _decoder(self) -> transforms.Decoder:
+        """Return the decoder for the writers known now."""
+        if self._made_for != (known := self.writers.known) or self._made is None:
+            self._made_for, self._made = known, transforms.Decoder(self.event, known)
+        return self._made
 
     def _write_countries(self, decoded: DataFrame, counts: list[Row]) -> None:
         """List countries that this process has not seen yet, before any row of theirs exists."""

@@ -53,37 +53,45 @@ class Event:
         return [field["name"] for field in self.schema["fields"]]
 
 
-def decode(records: DataFrame, event: Event, writers: Mapping[int, str | None]) -> DataFrame:
-    """Decode each record by the writer schema that its id names.
+class Decoder:
+    """Decodes each record by the writer schema that its id names.
 
-    `records`: key, value (binary), topic, partition, offset. `writers`: schema id -> framed writer schema
-    (`schema.writer`), None for a schema that is no Avro record. An id that is not in it counts as unknown.
-
-    Returns one row per record: topic, partition, offset; the event's fields; and, null for a good record:
-    `reason` (a Reason), `error` (text), `schema_id` (int, null if the record names none), `value` (the raw bytes).
+    `writers`: schema id -> framed writer schema (`schema.writer`), None for a schema that is no Avro record. An id
+    that is not in it counts as unknown. The expressions are made once and serve every batch: making them takes
+    longer than decoding a small batch.
     """
-    payload = F.expr(f"substring(value, {HEADER_BYTES + 1})")
-    framed = records.select(
-        *_RECORD,
-        "value",
-        F.substring("value", 1, HEADER_BYTES).alias("header"),
-        payload.alias("payload"),
-        F.md5(payload).cast("binary").alias("mark"),
-    )
-    decoded = framed.select(*_RECORD, "value", "header", "mark", _user(event, writers).alias("user"))
-    schema_id = _schema_id()
-    judged = decoded.select(
-        *_RECORD, "value", "user", _reason(event, writers).alias("reason"), schema_id.alias("schema_id")
-    )
-    bad = F.col("reason").isNotNull()
-    return judged.select(
-        *_RECORD,
-        *(F.col(f"user.{name}").alias(name) for name in event.fields),
-        "reason",
-        F.when(bad, _error(event)).alias("error"),
-        F.when(bad, F.col("schema_id")).alias("schema_id"),
-        F.when(bad, F.col("value")).alias("value"),
-    )
+
+    def __init__(self, event: Event, writers: Mapping[int, str | None]) -> None:
+        payload = F.expr(f"substring(value, {HEADER_BYTES + 1})")
+        self._framed = [
+            *(F.col(name) for name in (*_RECORD, "value")),
+            F.substring("value", 1, HEADER_BYTES).alias("header"),
+            payload.alias("payload"),
+            F.md5(payload).cast("binary").alias("mark"),
+        ]
+        self._decoded = [
+            *(F.col(name) for name in (*_RECORD, "value", "header", "mark")),
+            _user(event, writers).alias("user"),
+        ]
+        self._judged = [
+            *(F.col(name) for name in (*_RECORD, "value", "header")),
+            *(F.col(f"user.{name}").alias(name) for name in event.fields),
+            _reason(event, writers).alias("reason"),
+        ]
+        bad = F.col("reason").isNotNull()
+        self._kept = [
+            *(F.col(name) for name in (*_RECORD, *event.fields, "reason")),
+            F.when(bad, _schema_id()).alias("schema_id"),
+            F.when(bad, F.col("value")).alias("value"),
+        ]
+
+    def __call__(self, records: DataFrame) -> DataFrame:
+        """Decode `records`: value (binary), topic, partition, offset.
+
+        Returns one row per record: topic, partition, offset; the event's fields; and, null for a good record:
+        `reason` (a Reason), `schema_id` (int, null if the record names none), `value` (the raw bytes).
+        """
+        return records.select(*self._framed).select(*self._decoded).select(*self._judged).select(*self._kept)
 
 
 def tally(decoded: DataFrame) -> DataFrame:
@@ -113,11 +121,11 @@ def users_by_country(decoded: DataFrame, event: Event) -> DataFrame:
     )
 
 
-def dead_letters(decoded: DataFrame) -> DataFrame:
+def dead_letters(decoded: DataFrame, event: Event) -> DataFrame:
     """Select the dead letters as Kafka's sink takes them: key, value (raw bytes), headers."""
     key = F.concat_ws(":", "topic", F.col("partition").cast("string"), F.col("offset").cast("string"))
     schema_id = F.col("schema_id").cast("string")
-    always = F.array(_header("reason", F.col("reason")), _header("error", F.col("error")))
+    always = F.array(_header("reason", F.col("reason")), _header("error", error(event)))
     headers = F.when(schema_id.isNull(), always).otherwise(
         F.concat(always, F.array(_header("schema_id", schema_id)))
     )
@@ -169,7 +177,7 @@ def _reason(event: Event, writers: Mapping[int, str | None]) -> Column:
     missing = reduce(
         or_, (F.col(f"user.{name}").isNull() for name in avro.required_fields(dict(event.schema)))
     )
-    unfit = reduce(or_, (condition for _, condition in _unfit(event)))
+    unfit = reduce(or_, (condition for _, condition in _unfit(event, "user.")))
     return (
         F.when(F.coalesce(F.length("value"), F.lit(0)) == 0, Reason.EMPTY.value)
         .when(F.substring("value", 1, 1) != F.lit(bytearray(MAGIC)), Reason.BAD_MAGIC.value)
@@ -182,24 +190,24 @@ def _reason(event: Event, writers: Mapping[int, str | None]) -> Column:
     )
 
 
-def _unfit(event: Event) -> Sequence[tuple[str, Column]]:
+def _unfit(event: Event, prefix: str = "") -> Sequence[tuple[str, Column]]:
     """Conditions under which a decoded value fits no column: (what is wrong, condition).
 
-    Without them one such record would make the tables refuse its whole batch, again and again.
+    `prefix` leads to the event's fields. Without the conditions one such record would make the tables refuse its whole batch, again and again.
     """
     schema = dict(event.schema)
-    texts = [F.col(f"user.{name}") for name in avro.text_fields(schema)]
+    texts = [F.col(prefix + name) for name in avro.text_fields(schema)]
     # One pass over all texts. The separator is ASCII, so halves of two texts can't join to a valid whole.
     joined = F.concat_ws("|", *texts)
     return [
         *(
-            (f"{name} is not a UUID", ~F.col(f"user.{name}").rlike(_UUID))
+            (f"{name} is not a UUID", ~F.col(prefix + name).rlike(_UUID))
             for name in avro.logical_fields(schema, "uuid")
         ),
         *(
             (
                 f"{name} is outside the years 1 to 9999",
-                ~F.col(f"user.{name}").between(
+                ~F.col(prefix + name).between(
                     F.timestamp_micros(F.lit(_YEAR_1)), F.timestamp_micros(F.lit(_YEAR_10000 - 1))
                 ),
             )
@@ -211,7 +219,7 @@ def _unfit(event: Event) -> Sequence[tuple[str, Column]]:
         ),
         (
             f"country is longer than {COUNTRY_MAX_BYTES} bytes",
-            F.octet_length(F.col("user.country")) > COUNTRY_MAX_BYTES,
+            F.octet_length(F.col(prefix + "country")) > COUNTRY_MAX_BYTES,
         ),
     ]
 
@@ -221,11 +229,11 @@ _YEAR_1: Final = -62_135_596_800_000_000
 _YEAR_10000: Final = 253_402_300_800_000_000
 
 
-def _error(event: Event) -> Column:
-    """Say what is wrong with a dead letter. Evaluated for dead letters alone."""
+def error(event: Event) -> Column:
+    """Say what is wrong with a dead letter, from what `Decoder` keeps of it."""
     size = F.coalesce(F.length("value"), F.lit(0)).cast("string")
     required = avro.required_fields(dict(event.schema))
-    missing = F.concat_ws(", ", *(F.when(F.col(f"user.{name}").isNull(), F.lit(name)) for name in required))
+    missing = F.concat_ws(", ", *(F.when(F.col(name).isNull(), F.lit(name)) for name in required))
     unfit = F.coalesce(*(F.when(condition, F.lit(text)) for text, condition in _unfit(event)))
     schema_id = F.col("schema_id").cast("string")
     texts = {

@@ -45,7 +45,7 @@ def cql_columns(table: str) -> dict[str, str]:
 )
 def test_select_fits_table(spark: SparkSession, event: Event, table: str, select, extra: list[str]) -> None:
     writers = {1: avro.writer(schemas.users_created_text())}
-    rows = select(transforms.decode(records(spark, message(user())), event, writers), event)
+    rows = select(transforms.Decoder(event, writers)(records(spark, message(user()))), event)
     selected = {name: type_ for name, type_ in rows.dtypes if name != transforms.WRITE_TIME}
     columns = cql_columns(table)
     assert list(selected) == [*event.fields, *extra] == list(columns)

@@ -18,7 +18,8 @@ def decode(
     spark: SparkSession, event: Event, *values: bytes | None, writers: dict | None = None
 ) -> list[Row]:
     """Decode the values as one batch; timestamps come back as milliseconds, beyond Python's calendar too."""
-    decoded = transforms.decode(records(spark, *values), event, CURRENT if writers is None else writers)
+    decoder = transforms.Decoder(event, CURRENT if writers is None else writers)
+    decoded = decoder(records(spark, *values)).select("*", transforms.error(event).alias("error"))
     columns = [
         f"unix_millis({name}) as {name}" if kind == "timestamp" else name for name, kind in decoded.dtypes
     ]
@@ -44,7 +45,7 @@ def test_every_value_arrives_as_written(spark: SparkSession, event: Event) -> No
 
 def test_good_record_carries_nothing_of_a_dead_letter(spark: SparkSession, event: Event) -> None:
     (row,) = decode(spark, event, message(user()))
-    assert (row.reason, row.error, row.schema_id, row.value) == (None, None, None, None)
+    assert (row.reason, row.schema_id, row.value) == (None, None, None)
     assert (row.topic, row.partition, row.offset) == ("users_created", 3, 0)
 
 
@@ -193,7 +194,7 @@ def test_no_schema_known_yet(spark: SparkSession, event: Event) -> None:
 
 def test_each_record_is_decoded_once(spark: SparkSession, event: Event) -> None:
     writers = dict.fromkeys((1, 2), CURRENT[1])
-    decoded = transforms.decode(records(spark, message(user())), event, writers)
+    decoded = transforms.Decoder(event, writers)(records(spark, message(user())))
     plan = decoded._jdf.queryExecution().executedPlan().toString()
     # One branch per writer, whatever the number of fields taken from it; no Python at all.
     assert plan.count("from_avro(concat") == 2
@@ -201,7 +202,7 @@ def test_each_record_is_decoded_once(spark: SparkSession, event: Event) -> None:
 
 
 def test_tally(spark: SparkSession, event: Event) -> None:
-    decoded = transforms.decode(
+    decoded = transforms.Decoder(event, CURRENT)(
         records(
             spark,
             message(user(1)),
@@ -210,9 +211,7 @@ def test_tally(spark: SparkSession, event: Event) -> None:
             b"x",
             framed(b"", 70),
             framed(b"", 71),
-        ),
-        event,
-        CURRENT,
+        )
     )
     counts = {row.reason: row for row in transforms.tally(decoded).collect()}
     assert {reason: row.records for reason, row in counts.items()} == {
@@ -226,8 +225,8 @@ def test_tally(spark: SparkSession, event: Event) -> None:
 
 
 def test_dead_letters_as_kafka_takes_them(spark: SparkSession, event: Event) -> None:
-    decoded = transforms.decode(
-        records(spark, message(user()), b"\x07", framed(GOOD + b"!", 1), None), event, CURRENT
+    decoded = transforms.Decoder(event, CURRENT)(
+        records(spark, message(user()), b"\x07", framed(GOOD + b"!", 1), None)
     )
     letters = [
         (
@@ -235,7 +234,7 @@ def test_dead_letters_as_kafka_takes_them(spark: SparkSession, event: Event) -> 
             row.value and bytes(row.value),
             {header.key: bytes(header.value) for header in row.headers},
         )
-        for row in transforms.dead_letters(decoded).collect()
+        for row in transforms.dead_letters(decoded, event).collect()
     ]
     assert [(key, value) for key, value, _ in letters] == [
         (b"users_created:3:1", b"\x07"),
@@ -249,7 +248,7 @@ def test_dead_letters_as_kafka_takes_them(spark: SparkSession, event: Event) -> 
 
 def test_rows_of_the_tables(spark: SparkSession, event: Event) -> None:
     moment = user()["created_at"]
-    decoded = transforms.decode(records(spark, message(user()), b"bad"), event, CURRENT)
+    decoded = transforms.Decoder(event, CURRENT)(records(spark, message(user()), b"bad"))
     (by_id,) = transforms.users_by_id(decoded, event).collect()
     (by_country,) = (
         transforms.users_by_country(decoded, event).selectExpr("*", "unix_millis(minute) as m").collect()
@@ -259,7 +258,7 @@ def test_rows_of_the_tables(spark: SparkSession, event: Event) -> None:
 
 
 def test_minute_before_1970_is_the_minute_below(spark: SparkSession, event: Event) -> None:
-    decoded = transforms.decode(records(spark, message(user(created_at=-1))), event, CURRENT)
+    decoded = transforms.Decoder(event, CURRENT)(records(spark, message(user(created_at=-1))))
     (row,) = (
         transforms.users_by_country(decoded, event)
         .selectExpr("unix_millis(minute) as m", "write_time")
