@@ -217,7 +217,9 @@ def _refuse_dead_letters(
             if start is None
             else {int(partition): offset for partition, offset in start.items()}
         )
-        letters = {letter.place: letter for letter in topics.dead_letters(consumer, offsets)}
+        letters = {
+            letter.place: letter for letter in topics.dead_letters(consumer, offsets) if not letter.resolved
+        }
         owners = topics.user_ids(consumer, letters)
     dead = [
         f"{user_id}: {letters[place].reason} at {place}, {letters[place].error}"

@@ -17,6 +17,7 @@ import json
 import logging
 import random
 import select
+import signal
 import socket
 import struct
 import threading
@@ -28,10 +29,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
+from millrace import systemd
 from millrace.errors import MillraceError
 
 log = logging.getLogger(__name__)
@@ -171,6 +174,10 @@ COUNTRIES: Final = (
         "US", "United States", "en_US", "#####", "(###) ###-####", "(###) ###-####", "SSN", "###-##-####"
     ),
 )
+
+
+class OfflineSourceError(MillraceError):
+    """The service can't be started."""
 
 
 class ControlTokenError(MillraceError):
@@ -605,3 +612,32 @@ def _answer(users: list[dict[str, Any]], seed: str, page: int, version: str) -> 
 
 def _encode(document: dict[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def serve(bind: str, port: int, *, control_token_file: Path | None, rate_limit: int) -> None:
+    """Run the service until SIGTERM or SIGINT.
+
+    Raises ControlTokenError when the token's file can't be read or is empty, and OfflineSourceError when the address
+    is taken.
+    """
+    token = None
+    if control_token_file is not None:
+        try:
+            token = control_token_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ControlTokenError(f"the control token's file can't be read: {error}") from error
+        if not token:
+            raise ControlTokenError(f"the control token's file {control_token_file} is empty")
+    try:
+        server = Server(bind, port, control_token=token, rate_limit=rate_limit)
+    except OSError as error:
+        raise OfflineSourceError(f"can't listen on {bind}:{port}: {error}") from error
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # From a thread of its own: shutdown waits for the loop that the handler interrupts.
+        signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
+    systemd.notify("READY=1")
+    log.info(
+        "answering %s on http://%s:%d", ", ".join(f"/api/{version}/" for version in VERSIONS), bind, port
+    )
+    with server:
+        server.serve_forever()

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # The channel that wakes the relay.
 CHANNEL: Final = "users_outbox"
+# Where an event, as a tuple of the event's fields, has its time of storing.
+EVENT_CREATED_AT: Final = event_fields().index("created_at")
 # Characters that COPY's text format gives a meaning.
 _COPY_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _NAMED_DIFFERENCES: Final = 10

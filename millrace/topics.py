@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -53,6 +53,7 @@ class DeadLetter:
     reason: str
     error: str
     schema_id: str | None
+    resolved: bool = False
 
 
 @contextlib.contextmanager
@@ -122,7 +123,7 @@ def records(
 
 
 def dead_letters(client: Any, start: Mapping[int, int] | None = None) -> list[DeadLetter]:
-    """Return the dead letters from the given offsets (default: all) that are not marked as resolved.
+    """Return the dead letters from the given offsets (default: all), in the order of their partitions.
 
     A record without a value marks the letter of its key as resolved.
     """
@@ -130,7 +131,8 @@ def dead_letters(client: Any, start: Mapping[int, int] | None = None) -> list[De
     for record in records(client, start or {}, end_offsets(client, DEAD_LETTER_TOPIC), DEAD_LETTER_TOPIC):
         key = record.key.decode() if record.key is not None else ""
         if record.value is None:
-            letters.pop(key, None)
+            if key in letters:
+                letters[key] = replace(letters[key], resolved=True)
             continue
         headers = {name: value.decode(errors="replace") for name, value in record.headers}
         try:
