@@ -2,10 +2,11 @@
 """Assemble what the depot serves, from the package registries, and hold it to its locks.
 
     build.py --source DIR --out DIR             build what is missing or was built from another lock
+    build.py --source DIR --out DIR --rebuild   build everything anew
     build.py --source DIR --out DIR --missing   only say what that is
     build.py --source DIR --out DIR --update NAME ...   build these releases and write their locks into the source
 
-The source folder holds releases.json (releases.yml as JSON), locks/NAME.json and requirements/NAME.txt. The depot gets
+The source folder holds releases.json (releases.yml as JSON), artifacts/locks/NAME.json and requirements/NAME.txt. The depot gets
 releases/NAME-VERSION/ with NAME-VERSION.lock beside it, and wheels/NAME-HASH/ for each requirements file. Runs where
 Maven, Java and pip are: on the depot's host. It needs the standard library alone. Mirrors and certificates come from the
 ordinary settings of mvn and pip.
@@ -178,6 +179,10 @@ class Depot:
         """Where the wheels of a requirements file lie."""
         return self.out / "wheels" / f"{requirements.stem}-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:10]}"
 
+    def requirements(self) -> list[Path]:
+        """The locks of the environments that hosts have (the controller has its own)."""
+        return [path for name in ("hosts", "airflow") if (path := self.source / "requirements" / f"{name}.txt").exists()]
+
     def missing(self) -> tuple[list[str], list[Path]]:
         """Releases and requirements files that the depot hasn't, or has from another lock."""
         releases = [
@@ -186,12 +191,12 @@ class Depot:
             if not (record := self.record(name)).exists()
             or record.read_bytes() != self.lock(name).read_bytes()
         ]
-        wheels = [p for p in sorted(self.source.glob("requirements/*.txt")) if not self.wheels_folder(p).exists()]
+        wheels = [path for path in self.requirements() if not self.wheels_folder(path).exists()]
         return releases, wheels
 
     def lock(self, name: str) -> Path:
         """The lock of a release."""
-        return self.source / "locks" / f"{name}.json"
+        return self.source / "artifacts" / "locks" / f"{name}.json"
 
     def build_release(self, name: str, *, update: bool) -> None:
         """Assemble one release, compare it with its lock (or write that), and put it into its place."""
@@ -235,6 +240,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--missing", action="store_true")
+    parser.add_argument("--rebuild", action="store_true")
     parser.add_argument("--update", nargs="+", metavar="NAME", default=[])
     arguments = parser.parse_args()
 
@@ -243,6 +249,9 @@ def main() -> None:
     for name in arguments.update:
         depot.build_release(name, update=True)
     releases, wheels = depot.missing() if not arguments.update else ([], [])
+    if arguments.rebuild:
+        shutil.rmtree(arguments.out / "wheels", ignore_errors=True)
+        releases, wheels = list(depot.specs()), depot.requirements()
     if arguments.missing:
         print("\n".join([*releases, *(path.name for path in wheels)]))
         return
