@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, Row
 
 from millrace_spark import transforms
 from millrace_spark.registry import WriterSchemas
-from millrace_spark.transforms import Event, Reason
+from millrace_spark.transforms import Event
 
 log = logging.getLogger(__name__)
 
@@ -83,14 +83,16 @@ class Batches:
         Ids are not looked for beforehand. The tally names those that are not known yet; only when the registry
         gives a schema for one of them is the batch decoded once more.
         """
+        denied: set[int] = set()
         while True:
             decoded = self._decoder()(records)
             decoded.persist(StorageLevel.MEMORY_AND_DISK)
             try:
                 counts = transforms.tally(decoded).collect()
-                unknown = {schema_id for row in counts for schema_id in row.schema_ids}
+                unknown = {schema_id for row in counts for schema_id in row.schema_ids} - denied
                 if not self.writers.learn(unknown):
                     return decoded, counts
+                denied |= unknown
             except BaseException:
                 decoded.unpersist()
                 raise
@@ -124,6 +126,3 @@ class Batches:
         errors = [error for future in futures if (error := future.exception()) is not None]
         if errors:
             raise errors[0]
-
-
-__all__ = ["Batches", "Reason", "Sinks"]

@@ -31,8 +31,8 @@ class StoppedError(MillraceError):
 class WriterSchemas:
     """Framed writer schemas by id (see `schema.writer`), learned from the registry as ids turn up.
 
-    An id that the registry denies is asked for again in the next batch that has it; a schema that it gave never
-    changes and is kept.
+    A schema that the registry gave never changes and is kept. An id that it denies is asked for again whenever a
+    batch has it.
     """
 
     def __init__(self, fetch: Callable[[int], str | None], stop: threading.Event) -> None:

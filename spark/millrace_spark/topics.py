@@ -23,6 +23,7 @@ _SOURCE_OPTIONS: Final = {
     # Records that the topic no longer has are an error that a person must know of.
     "failOnDataLoss": "true",
     "groupIdPrefix": GROUP_PREFIX,
+    "includeHeaders": "true",
     # A first record after a quiet time is taken at once. In a steady flow a batch waits for some company,
     # because small batches cost half as much again per row; and it is never so large that a failed one
     # costs more than seconds.
@@ -58,13 +59,13 @@ def client_options(kafka: Kafka) -> dict[str, str]:
 
 
 def read_stream(spark: SparkSession, kafka: Kafka, topic: str) -> DataFrame:
-    """Return the topic from its earliest record on (or from the checkpoint): key, value, topic, partition, offset."""
+    """Return the topic from its earliest record (or from the checkpoint) on, as `transforms.Decoder` takes it."""
     return (
         spark.readStream.format("kafka")
         .options(**client_options(kafka), **_SOURCE_OPTIONS)
         .option("subscribe", topic)
         .load()
-        .select("value", "topic", "partition", "offset")
+        .select("value", "topic", "partition", "offset", "headers", "timestamp")
     )
 
 

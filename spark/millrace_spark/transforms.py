@@ -27,7 +27,10 @@ COUNTRY_MAX_BYTES: Final = 65_000
 _UUID: Final = r"\A[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\z"
 
 WRITE_TIME: Final = "write_time"
+# The first header of a record that was sent again on purpose, to bring back a row.
+REPUBLISHED: Final = "republished"
 _RECORD: Final = ("topic", "partition", "offset")
+_SENT: Final = ("headers", "timestamp")
 
 
 class Reason(StrEnum):
@@ -64,17 +67,17 @@ class Decoder:
     def __init__(self, event: Event, writers: Mapping[int, str | None]) -> None:
         payload = F.expr(f"substring(value, {HEADER_BYTES + 1})")
         self._framed = [
-            *(F.col(name) for name in (*_RECORD, "value")),
+            *(F.col(name) for name in (*_RECORD, *_SENT, "value")),
             F.substring("value", 1, HEADER_BYTES).alias("header"),
             payload.alias("payload"),
             F.md5(payload).cast("binary").alias("mark"),
         ]
         self._decoded = [
-            *(F.col(name) for name in (*_RECORD, "value", "header", "mark")),
+            *(F.col(name) for name in (*_RECORD, *_SENT, "value", "header", "mark")),
             _user(event, writers).alias("user"),
         ]
         self._judged = [
-            *(F.col(name) for name in (*_RECORD, "value", "header")),
+            *(F.col(name) for name in (*_RECORD, *_SENT, "value", "header")),
             *(F.col(f"user.{name}").alias(name) for name in event.fields),
             _reason(event, writers).alias("reason"),
         ]
@@ -83,12 +86,14 @@ class Decoder:
             *(F.col(name) for name in (*_RECORD, *event.fields, "reason")),
             F.when(bad, _schema_id()).alias("schema_id"),
             F.when(bad, F.col("value")).alias("value"),
+            _write_time().alias(WRITE_TIME),
         ]
 
     def __call__(self, records: DataFrame) -> DataFrame:
-        """Decode `records`: value (binary), topic, partition, offset.
+        """Decode `records`: value (binary), topic, partition, offset, headers, timestamp (as of Kafka's source).
 
-        Returns one row per record: topic, partition, offset; the event's fields; and, null for a good record:
+        Returns one row per record: topic, partition, offset; the event's fields; write_time (microseconds); and,
+        null for a good record:
         `reason` (a Reason), `schema_id` (int, null if the record names none), `value` (the raw bytes).
         """
         return records.select(*self._framed).select(*self._decoded).select(*self._judged).select(*self._kept)
@@ -111,13 +116,13 @@ def tally(decoded: DataFrame) -> DataFrame:
 
 def users_by_id(decoded: DataFrame, event: Event) -> DataFrame:
     """Select the rows of `users_by_id`: the event's fields, and the write time in microseconds."""
-    return _good(decoded).select(*event.fields, _write_time())
+    return _good(decoded).select(*event.fields, WRITE_TIME)
 
 
 def users_by_country(decoded: DataFrame, event: Event) -> DataFrame:
     """Select the rows of `users_by_country`: as by id, and the minute of `created_at`."""
     return _good(decoded).select(
-        *event.fields, F.date_trunc("minute", F.col("created_at")).alias("minute"), _write_time()
+        *event.fields, F.date_trunc("minute", F.col("created_at")).alias("minute"), WRITE_TIME
     )
 
 
@@ -284,4 +289,13 @@ def _good(decoded: DataFrame) -> DataFrame:
 
 
 def _write_time() -> Column:
-    return F.unix_micros("created_at").alias(WRITE_TIME)
+    """Give the time under which the tables keep the row, in microseconds: that of `created_at`.
+
+    So an event that comes twice writes the same cells, and does not undo a deletion. Under that time a row that was
+    deleted could never come back either, as its deletion is younger: an event that is sent again on purpose says so
+    in its first header, and is kept under the time at which it was sent.
+    """
+    created = F.unix_micros("created_at")
+    return F.when(
+        F.col("headers")[0]["key"] == REPUBLISHED, F.greatest(created, F.unix_micros("timestamp"))
+    ).otherwise(created)

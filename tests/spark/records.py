@@ -13,7 +13,11 @@ from pyspark.sql import DataFrame, SparkSession
 from millrace import schemas
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-RECORDS = "key binary, value binary, topic string, partition int, offset long"
+RECORDS = (
+    "value binary, topic string, partition int, offset long, "
+    "headers array<struct<key:string,value:binary>>, timestamp timestamp"
+)
+SENT = datetime(2026, 3, 2, tzinfo=UTC)
 
 
 def millis(moment: datetime) -> int:
@@ -89,10 +93,12 @@ def message(values: dict[str, Any], schema: dict[str, Any] | None = None, schema
     return framed(payload(values, schema), schema_id)
 
 
-def records(spark: SparkSession, *values: bytes | None) -> DataFrame:
-    """The values as records of one partition, offsets 0, 1, ..."""
+def records(
+    spark: SparkSession, *values: bytes | None, headers: list[tuple[str, bytes]] | None = None
+) -> DataFrame:
+    """The values as records of one partition, offsets 0, 1, ..., sent at SENT."""
     rows = [
-        (None, bytearray(value) if value is not None else None, "users_created", 3, offset)
+        (bytearray(value) if value is not None else None, "users_created", 3, offset, headers, SENT)
         for offset, value in enumerate(values)
     ]
     return spark.createDataFrame(rows, RECORDS)

@@ -7,7 +7,7 @@ from millrace_spark import schema as avro
 from millrace_spark import transforms
 from millrace_spark.transforms import Event
 from pyspark.sql import Row, SparkSession
-from records import framed, message, payload, records, schema_with, user
+from records import SENT, framed, message, millis, payload, records, schema_with, user
 
 from millrace import schemas
 
@@ -265,3 +265,22 @@ def test_minute_before_1970_is_the_minute_below(spark: SparkSession, event: Even
         .collect()
     )
     assert (row.m, row.write_time) == (-60_000, -1000)
+
+
+@pytest.mark.parametrize(
+    ("headers", "sent_time"),
+    [
+        (None, False),
+        ([], False),
+        ([("trace", b"republished")], False),
+        ([("republished", b"")], True),
+        ([("republished", b"1"), ("republished", b"2")], True),
+    ],
+)
+def test_row_sent_again_on_purpose_is_younger_than_its_deletion(
+    spark: SparkSession, event: Event, headers: list[tuple[str, bytes]] | None, sent_time: bool
+) -> None:
+    decoded = transforms.Decoder(event, CURRENT)(records(spark, message(user()), headers=headers))
+    (row,) = transforms.users_by_id(decoded, event).collect()
+    expected = millis(SENT) if sent_time else user()["created_at"]
+    assert row.write_time == expected * 1000
