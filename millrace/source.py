@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import requests
+import urllib3
 
 from millrace import identity
 from millrace.errors import MillraceError
@@ -193,9 +194,9 @@ def _ask(
             stream=True,
         ) as response:
             body = _read(response, until, patience)
-    except requests.Timeout:
-        raise _Rejected(f"no answer within {timeout:.0f} s") from None
-    except requests.RequestException as error:
+    except (requests.Timeout, urllib3.exceptions.TimeoutError):
+        raise _Rejected(f"no answer within {timeout:.1f} s") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise _Rejected(f"connection failed: {_root_cause(error)}") from None
     return _documents(response, body, seed, page, wanted)
 
@@ -203,7 +204,8 @@ def _ask(
 def _read(response: requests.Response, until: float, patience: Patience) -> bytes:
     """Read the body within the deadline and the size limit, whatever pace the server keeps."""
     body = bytearray()
-    for chunk in response.iter_content(65_536):
+    # read1 gives what has arrived; a plain read waits for a whole chunk, and a server that trickles never fills one.
+    while chunk := response.raw.read1(65_536, decode_content=True):
         body += chunk
         if time.monotonic() > until:
             raise _Rejected(f"the answer was not complete within {patience.answer_timeout:g} s")

@@ -151,4 +151,4 @@ def source_url(source_server: offline_source.Server) -> str:
 @pytest.fixture
 def impatient() -> Patience:
     """Short enough for a test, long enough for a slow machine to answer within it."""
-    return Patience(deadline=3.0, connect_timeout=1.0, answer_timeout=0.7, first_wait=0.05, longest_wait=0.2)
+    return Patience(deadline=1.5, connect_timeout=1.0, answer_timeout=0.5, first_wait=0.05, longest_wait=0.2)
