@@ -75,6 +75,18 @@ def source_serve(bind: str, port: int, control_token_file: Path | None, rate_lim
     offline_source.serve(bind, port, control_token_file=control_token_file, rate_limit=rate_limit)
 
 
+@main.command()
+@click.argument("service")
+@click.pass_context
+def health(ctx: click.Context, service: str) -> None:
+    """Say whether SERVICE's cluster is whole and serves; fails with what is missing."""
+    from millrace.checks.cluster import CHECKS
+
+    if service not in CHECKS:
+        raise click.BadParameter(f"one of {', '.join(CHECKS)}", param_hint="SERVICE")
+    click.echo(CHECKS[service](_connections(ctx)))
+
+
 @main.group()
 def migrate() -> None:
     """Bring a database's schema up to date."""

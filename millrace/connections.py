@@ -17,6 +17,7 @@ from millrace.errors import MillraceError
 
 if TYPE_CHECKING:
     from cassandra.cluster import Session
+    from kazoo.client import KazooClient
     from psycopg2.extensions import connection as PostgresqlConnection
 
 ENVIRONMENT_VARIABLE: Final = "MILLRACE_CONNECTIONS"
@@ -290,3 +291,20 @@ def cassandra_session(cassandra: Cassandra, *, use_keyspace: bool = True) -> Ses
     except BaseException:
         cluster.shutdown()
         raise
+
+
+def zookeeper_client(zookeeper: ZooKeeper) -> KazooClient:
+    """Return a client that is not started yet; it gives up after a few tries instead of retrying for ever."""
+    from kazoo.client import KazooClient
+
+    return KazooClient(
+        hosts=",".join(zookeeper.hosts),
+        timeout=10,
+        sasl_options={
+            "mechanism": "DIGEST-MD5",
+            "username": zookeeper.username,
+            "password": zookeeper.password,
+        },
+        connection_retry={"max_tries": 3},
+        command_retry={"max_tries": 2},
+    )

@@ -16,8 +16,10 @@ DOCUMENTATION = """
 module: python_environment
 short_description: Install a locked Python environment from the depot
 description:
-  - Makes a virtual environment from the wheels of one requirements file, every one held to its hash, and the project's
-    own wheel. Its folder is named by a hash of both, I(root)/current points to it, the one before is kept.
+  - Makes a virtual environment from the wheels of one requirements file, every one held to its hash. Its folder is named
+    by a hash of that file, I(root)/current points to it, the one before is kept.
+  - Installs the project's own wheel into it, and records its hash in I(root)/current/.wheel, which is in the fingerprint
+    of the services that run from it.
 options:
   root: {description: Folder that holds the environments., type: path, required: true}
   requirements: {description: Text of the requirements file with hashes., type: str, required: true}
@@ -36,6 +38,8 @@ options:
 
 # Written last: an environment without it was cut off.
 MARKER = ".complete"
+# Holds the hash of the project's own wheel that was installed last.
+WHEEL = ".wheel"
 
 
 def uv_lock(requirements: str) -> str:
@@ -51,50 +55,70 @@ def uv_lock(requirements: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def install(params: dict, target: Path) -> None:
-    """Make the environment; raises RuntimeError with what the failed program said."""
-    depot = params["depot"]
-    parts = urlsplit(depot["url"])
-    base = f"{parts.scheme}://{quote(depot['username'])}:{quote(depot['password'])}@{parts.netloc}{parts.path}"
-    digest = hashlib.sha256(params["requirements"].encode()).hexdigest()[:10]
-    wheels = f"{base}/wheels/{params['requirements_name']}-{digest}/"
-    # The address goes through the environment: arguments can be read by everybody on the host.
-    settings = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))},
-        "PIP_FIND_LINKS": wheels,
-        "PIP_NO_INDEX": "1",
-        # Every file is held to its hash.
-        "PIP_TRUSTED_HOST": parts.netloc,
-        "PIP_CONFIG_FILE": os.devnull,
-        "PIP_NO_CACHE_DIR": "1",
-        "UV_FIND_LINKS": wheels,
-        "UV_NO_CONFIG": "1",
-        "UV_NO_CACHE": "1",
-        "UV_LINK_MODE": "copy",
-        "VIRTUAL_ENV": str(target),
-    }
+class Installer:
+    """Runs pip and uv against the depot alone."""
 
-    def run(*command: str) -> None:
-        result = subprocess.run(command, env=settings, text=True, capture_output=True, check=False)
+    def __init__(self, params: dict, target: Path) -> None:
+        depot = params["depot"]
+        parts = urlsplit(depot["url"])
+        login = f"{quote(depot['username'])}:{quote(depot['password'])}"
+        self.base = f"{parts.scheme}://{login}@{parts.netloc}{parts.path}"
+        self.password = depot["password"]
+        self.params = params
+        self.target = target
+        digest = hashlib.sha256(params["requirements"].encode()).hexdigest()[:10]
+        wheels = f"{self.base}/wheels/{params['requirements_name']}-{digest}/"
+        # The address goes through the environment: arguments can be read by everybody on the host.
+        self.settings = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))},
+            "PIP_FIND_LINKS": wheels,
+            "PIP_NO_INDEX": "1",
+            # Every file is held to its hash.
+            "PIP_TRUSTED_HOST": parts.netloc,
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_NO_CACHE_DIR": "1",
+            "UV_FIND_LINKS": wheels,
+            "UV_NO_CONFIG": "1",
+            "UV_NO_CACHE": "1",
+            "UV_LINK_MODE": "copy",
+            # Compiled once here: services may not write into it.
+            "UV_COMPILE_BYTECODE": "1",
+            "VIRTUAL_ENV": str(target),
+        }
+
+    def run(self, *command: str) -> None:
+        """Run a program; raises RuntimeError with what it said."""
+        result = subprocess.run(command, env=self.settings, text=True, capture_output=True, check=False)
         if result.returncode:
-            said = (result.stdout + result.stderr).replace(depot["password"], "********")
+            said = (result.stdout + result.stderr).replace(self.password, "********")
             raise RuntimeError(f"{' '.join(command)} failed:\n{said[-3000:]}")
 
-    shutil.rmtree(target, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as temporary:
-        lock, own_uv, own = (Path(temporary, name) for name in ("lock.txt", "uv.txt", "own.txt"))
-        lock.write_text(params["requirements"])
-        own_uv.write_text(uv_lock(params["requirements"]))
-        own.write_text(f"millrace @ {base}/own/{params['wheel']} --hash=sha256:{params['wheel_sha256']}\n")
-        own.chmod(0o600)
-        run("/usr/bin/python3", "-m", "venv", str(target))
-        run(f"{target}/bin/pip", "install", "-q", "--require-hashes", "-r", str(own_uv))
-        uv = f"{target}/bin/uv"
-        run(uv, "pip", "install", "-q", "--no-index", "--require-hashes", "-r", str(lock))
-        run(uv, "pip", "install", "-q", "--no-index", "--no-deps", "--require-hashes", "-r", str(own))
-        # Compiled once here: services may not write into it.
-        run(f"{target}/bin/python", "-m", "compileall", "-q", "-j", "0", str(target / "lib"))
-    (target / MARKER).touch()
+    def install_locked(self, requirements: str, *, with_pip: bool = False, again: bool = False) -> None:
+        """Install packages by their hashes."""
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as lock:  # mode 0600
+            lock.write(requirements)
+            lock.flush()
+            if with_pip:
+                self.run(f"{self.target}/bin/pip", "install", "-q", "--require-hashes", "-r", lock.name)
+            else:
+                self.run(
+                    f"{self.target}/bin/uv", "pip", "install", "-q", "--no-index", "--no-deps", "--require-hashes",
+                    *(["--reinstall"] if again else []), "-r", lock.name,
+                )  # fmt: skip
+
+    def environment(self) -> None:
+        """Make the environment from its lock."""
+        shutil.rmtree(self.target, ignore_errors=True)
+        self.run("/usr/bin/python3", "-m", "venv", str(self.target))
+        self.install_locked(uv_lock(self.params["requirements"]), with_pip=True)
+        self.install_locked(self.params["requirements"])
+        (self.target / MARKER).touch()
+
+    def own_wheel(self) -> None:
+        """Install the project's own wheel; its version stays the same while it is worked on."""
+        address = f"{self.base}/own/{self.params['wheel']}"
+        self.install_locked(f"millrace @ {address} --hash=sha256:{self.params['wheel_sha256']}\n", again=True)
+        (self.target / WHEEL).write_text(self.params["wheel_sha256"])
 
 
 def main() -> None:
@@ -122,15 +146,19 @@ def main() -> None:
     os.umask(0o022)
     root = Path(params["root"])
     current = root / "current"
-    identity = hashlib.sha256((params["requirements"] + params["wheel_sha256"]).encode()).hexdigest()[:10]
-    target = root / identity
+    target = root / hashlib.sha256(params["requirements"].encode()).hexdigest()[:10]
     previous = os.readlink(current) if current.is_symlink() else None
-    changed = previous != target.name or not (target / MARKER).exists()
+    complete = (target / MARKER).exists()
+    wheel = (target / WHEEL).read_text() if complete and (target / WHEEL).exists() else None
+    changed = previous != target.name or not complete or wheel != params["wheel_sha256"]
     if changed and not module.check_mode:
         try:
             root.mkdir(mode=0o755, parents=True, exist_ok=True)
-            if not (target / MARKER).exists():
-                install(params, target)
+            installer = Installer(params, target)
+            if not complete:
+                installer.environment()
+            if wheel != params["wheel_sha256"]:
+                installer.own_wheel()
             new = root / ".current.new"
             new.unlink(missing_ok=True)
             new.symlink_to(target.name)

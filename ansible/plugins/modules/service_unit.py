@@ -16,7 +16,7 @@ short_description: Start or restart a unit by its state, and prove that it serve
 description:
   - A unit's fingerprint is a hash of its unit file, configuration and release. It is recorded after a start that was
     proven by I(check), so a play that was cut off can't lose a restart, and an unchanged unit is left alone.
-  - I(step=start) starts and enables a unit that doesn't run. I(step=restart) restarts one that runs with another
+  - I(step=start) starts and enables a unit that doesn't run or was never seen to serve. I(step=restart) restarts one that runs with another
     fingerprint than the recorded one; it refuses to begin unless I(check) passes, so that a rollout stops at the first
     member that doesn't come back.
   - On failure the unit's last log lines are in the message.
@@ -138,7 +138,8 @@ def main() -> None:
         running = state["ActiveState"] in ("active", "reloading")
         enabled = state["UnitFileState"] in ("enabled", "static", "generated")
         action = None
-        if params["step"] == "start" and not running:
+        # One that runs and was never seen to serve has nothing to lose: it may be what keeps its cluster from forming.
+        if params["step"] == "start" and (not running or recorded is None):
             action = "restart"
         elif params["step"] == "restart" and running and recorded != wanted:
             action = "reload" if params["reload"] else "restart"

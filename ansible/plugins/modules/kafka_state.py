@@ -1,0 +1,209 @@
+"""Ansible module: see DOCUMENTATION."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = """
+module: kafka_state
+short_description: Hold a Kafka cluster's users, topics and ACLs to what is declared
+description:
+  - Makes missing users, topics and ACLs, brings passwords, partition counts and topic settings to what is declared, and
+    removes ACLs that are not. Topics and users that are not declared are left alone.
+  - A declared partition count or replication factor that Kafka can't reach by itself is refused.
+  - Runs with the interpreter of the project's own Python environment.
+options:
+  connections: {description: "Connections file, its section kafka with an administrator's login.", type: path, required: true}
+  users: {description: Password by user., type: dict, default: {}}
+  topics: {description: "Topics by name: partitions (int), configs (dict).", type: dict, default: {}}
+  acls: {description: "Rules: user, resource, name, prefix, operations.", type: list, elements: dict, default: []}
+  replication_factor: {description: Copies of every partition of a new topic., type: int, required: true}
+"""
+
+MECHANISM = "SCRAM-SHA-512"
+
+
+class Refused(Exception):
+    """A declared state that can't be reached, with the fix."""
+
+
+def can_log_in(config: dict[str, Any], user: str, password: str) -> bool:
+    """Whether the cluster knows the user by this password."""
+    from kafka import KafkaAdminClient
+    from kafka.errors import SaslAuthenticationFailedError
+
+    try:
+        KafkaAdminClient(**{**config, "sasl_plain_username": user, "sasl_plain_password": password}).close()
+    except SaslAuthenticationFailedError:
+        return False
+    return True
+
+
+def users(admin: Any, config: dict[str, Any], declared: dict[str, str], dry: bool) -> list[str]:
+    """Make users, or give them their declared password. Return what changed."""
+    from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
+
+    known = admin.describe_user_scram_credentials()
+    wrong = {
+        user: password
+        for user, password in declared.items()
+        if user not in known or not can_log_in(config, user, password)
+    }
+    if wrong and not dry:
+        answer = admin.alter_user_scram_credentials(
+            [
+                UserScramCredentialUpsertion(user, ScramMechanism.SCRAM_SHA_512, password, iterations=8192)
+                for user, password in wrong.items()
+            ]
+        )
+        if failed := {user: error for user, error in answer.items() if error}:
+            raise Refused(f"users that Kafka did not take: {failed}")
+    return [f"user {user}: password set" for user in wrong]
+
+
+def topics(admin: Any, declared: dict[str, dict[str, Any]], replication_factor: int, dry: bool) -> list[str]:
+    """Make topics, add partitions, and set the declared settings. Return what changed."""
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    present = {topic["name"]: topic["partitions"] for topic in admin.describe_topics()}
+    changes = []
+    missing = {
+        name: {
+            "num_partitions": topic["partitions"],
+            "replication_factor": replication_factor,
+            "configs": {key: text(value) for key, value in topic.get("configs", {}).items()},
+        }
+        for name, topic in declared.items()
+        if name not in present
+    }
+    if missing:
+        changes += [f"topic {name}: made" for name in missing]
+        if not dry:
+            admin.create_topics(missing, wait_for_metadata=True)
+    for name, topic in declared.items():
+        if name not in present:
+            continue
+        partitions = len(present[name])
+        if partitions > topic["partitions"]:
+            raise Refused(
+                f"topic {name} has {partitions} partitions, {topic['partitions']} are declared: Kafka can't take any away."
+                f" Declare {partitions}"
+            )
+        if partitions < topic["partitions"]:
+            changes.append(f"topic {name}: {partitions} -> {topic['partitions']} partitions")
+            if not dry:
+                admin.create_partitions({name: topic["partitions"]})
+        copies = min(len(partition["replica_nodes"]) for partition in present[name])
+        if copies < replication_factor:
+            raise Refused(
+                f"topic {name} has {copies} copies, {replication_factor} are declared: move it with"
+                " kafka-reassign-partitions first"
+            )
+        resource = ConfigResource(ConfigResourceType.TOPIC, name)
+        found = admin.describe_configs([resource], config_filter="all")["topic"][name]
+        wrong = {
+            key: text(value)
+            for key, value in topic.get("configs", {}).items()
+            if found.get(key, {}).get("value") != text(value)
+        }
+        if wrong:
+            changes += [f"topic {name}: {key}={value}" for key, value in wrong.items()]
+            if not dry:
+                admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, wrong)])
+    return changes
+
+
+def text(value: Any) -> str:
+    """Return a setting as Kafka writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def acls(admin: Any, declared: list[dict[str, Any]], dry: bool) -> list[str]:
+    """Make declared ACLs and remove all others. Return what changed."""
+    from kafka.admin import (
+        ACL,
+        ACLFilter,
+        ACLOperation,
+        ACLPermissionType,
+        ACLResourcePatternType,
+        ResourcePattern,
+        ResourcePatternFilter,
+        ResourceType,
+    )
+
+    wanted = {
+        ACL(
+            f"User:{rule['user']}",
+            "*",
+            ACLOperation[operation.upper()],
+            ACLPermissionType.ALLOW,
+            ResourcePattern(
+                ResourceType[rule["resource"].upper()],
+                rule["name"],
+                ACLResourcePatternType.PREFIXED if rule.get("prefix") else ACLResourcePatternType.LITERAL,
+            ),
+        )
+        for rule in declared
+        for operation in rule["operations"]
+    }
+    everything = ACLFilter(
+        None, None, ACLOperation.ANY, ACLPermissionType.ANY,
+        ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
+    )  # fmt: skip
+    found, error = admin.describe_acls(everything)
+    if getattr(error, "errno", 0):
+        raise Refused(f"Kafka does not tell its ACLs: {error}")
+    present = set(found)
+    missing, extra = wanted - present, present - wanted
+    if not dry:
+        if missing and (failed := admin.create_acls(list(missing))["failed"]):
+            raise Refused(f"ACLs that Kafka did not take: {failed}")
+        if extra:
+            admin.delete_acls(
+                [
+                    ACLFilter(acl.principal, acl.host, acl.operation, acl.permission_type, acl.resource_pattern)
+                    for acl in extra
+                ]
+            )
+    return sorted([f"added {acl}" for acl in missing] + [f"removed {acl}" for acl in extra])
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "connections": {"type": "path", "required": True},
+            "users": {"type": "dict", "default": {}, "no_log": True},
+            "topics": {"type": "dict", "default": {}},
+            "acls": {"type": "list", "elements": "dict", "default": []},
+            "replication_factor": {"type": "int", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    params, dry = module.params, module.check_mode
+    try:
+        from kafka import KafkaAdminClient
+        from kafka.errors import KafkaError
+
+        from millrace import connections
+        from millrace.errors import MillraceError
+    except ImportError as error:
+        module.fail_json(msg=f"{error}: run this with the interpreter /opt/millrace/current/bin/python")
+    try:
+        config = connections.kafka_config(connections.load(params["connections"]).kafka)
+        admin = KafkaAdminClient(**config)
+        try:
+            changes = users(admin, config, params["users"], dry)
+            changes += topics(admin, params["topics"], params["replication_factor"], dry)
+            changes += acls(admin, params["acls"], dry)
+        finally:
+            admin.close()
+    except (KafkaError, MillraceError, Refused) as error:
+        module.fail_json(msg=f"{type(error).__name__}: {error}")
+    module.exit_json(changed=bool(changes), changes=changes, diff={"prepared": "".join(f"{c}\n" for c in changes)})
+
+
+if __name__ == "__main__":
+    main()
