@@ -184,6 +184,8 @@ def load(path: str | os.PathLike[str] | None = None) -> Connections:
             f"the connections file {chosen} may not be read by this user: run as the client that owns it, "
             "or as root"
         ) from error
+    except OSError as error:
+        raise ConnectionsError(f"the connections file {chosen} can't be read: {error}") from error
     except ValueError as error:
         raise ConnectionsError(
             f"the connections file {chosen} is not JSON ({error}): {RENDER_HINT}"

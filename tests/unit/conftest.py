@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,14 +102,12 @@ Connect = Callable[[str], PostgresqlConnection]
 
 
 @pytest.fixture
-def connect(postgresql_server: connections.PostgreSQL) -> Iterator[Connect]:
+def connect(as_role: Callable[[str], connections.PostgreSQL]) -> Iterator[Connect]:
     """Open a session as one of the roles, on empty tables."""
     opened: list[PostgresqlConnection] = []
 
     def open_as(role: str) -> PostgresqlConnection:
-        connection = connections.postgresql_connect(
-            as_role(postgresql_server, role), application_name="tests"
-        )
+        connection = connections.postgresql_connect(as_role(role), application_name="tests")
         opened.append(connection)
         return connection
 
@@ -121,8 +120,19 @@ def connect(postgresql_server: connections.PostgreSQL) -> Iterator[Connect]:
         connection.close()
 
 
-def as_role(server: connections.PostgreSQL, role: str) -> connections.PostgreSQL:
-    return connections.PostgreSQL(host=server.host, dbname=server.dbname, user=role)
+@pytest.fixture(scope="session")
+def as_role(postgresql_server: connections.PostgreSQL) -> Callable[[str], connections.PostgreSQL]:
+    """The connection of one of the roles."""
+
+    def connection_of(role: str) -> connections.PostgreSQL:
+        return replace(postgresql_server, user=role)
+
+    return connection_of
+
+
+@pytest.fixture
+def control_token() -> str:
+    return CONTROL_TOKEN
 
 
 @pytest.fixture(scope="session")

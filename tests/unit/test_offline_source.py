@@ -13,7 +13,6 @@ import pytest
 import requests
 
 from millrace import offline_source
-from tests.unit.conftest import CONTROL_TOKEN
 
 HASH_OF_PAGE = """
 import hashlib, json
@@ -163,19 +162,19 @@ def test_the_rate_limit_holds_over_http() -> None:
     assert no_control.status_code == 404, "without a token there is no control"
 
 
-def test_control_needs_the_token(source_server, source_url) -> None:
+def test_control_needs_the_token(source_server, source_url, control_token) -> None:
     url = source_url.replace("api/1.4/", "control/fault")
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {CONTROL_TOKEN}"}):
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {control_token}"}):
         for method in ("GET", "PUT", "DELETE"):
             answer = requests.request(method, url, headers=headers, json={"kind": "503"}, timeout=10)
             assert answer.status_code == 401
     assert source_server.fault.get() == {"kind": None, "count": None}
 
 
-def test_control_switches_a_fault_for_a_number_of_requests(source_url) -> None:
+def test_control_switches_a_fault_for_a_number_of_requests(source_url, control_token) -> None:
     url = source_url.replace("api/1.4/", "control/fault")
     with requests.Session() as session:
-        session.headers["Authorization"] = f"Bearer {CONTROL_TOKEN}"
+        session.headers["Authorization"] = f"Bearer {control_token}"
         assert session.put(url, data=json.dumps({"kind": "503", "count": 2}), timeout=10).json() == {
             "kind": "503",
             "count": 2,
@@ -200,9 +199,11 @@ def test_control_switches_a_fault_for_a_number_of_requests(source_url) -> None:
         '{"kind": "503", "count": "1"}',
     ],
 )
-def test_control_refuses_what_it_does_not_understand(source_server, source_url, body: str) -> None:
+def test_control_refuses_what_it_does_not_understand(
+    source_server, source_url, control_token, body: str
+) -> None:
     url = source_url.replace("api/1.4/", "control/fault")
-    answer = requests.put(url, data=body, headers={"Authorization": f"Bearer {CONTROL_TOKEN}"}, timeout=10)
+    answer = requests.put(url, data=body, headers={"Authorization": f"Bearer {control_token}"}, timeout=10)
     assert answer.status_code == 400
     assert answer.json()["error"]
     assert source_server.fault.get()["kind"] is None

@@ -17,7 +17,19 @@ from millrace.users import User, UserFormatError
 texts = st.one_of(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40),
     st.sampled_from(
-        ["O'Neil", " edge ", "e\u0301", "\u200c", '"', "\\N", "\t\n\r", "", "\u0645\u062d\u0645\u062f\u200c\u0631\u0636\u0627", "😀", "\u202e"]
+        [
+            "O'Neil",
+            " edge ",
+            "e\u0301",
+            "\u200c",
+            '"',
+            "\\N",
+            "\t\n\r",
+            "",
+            "\u0645\u062d\u0645\u062f\u200c\u0631\u0636\u0627",
+            "😀",
+            "\u202e",
+        ]
     ),
 )
 moments = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)).map(
