@@ -146,12 +146,13 @@ def migrate_cassandra(
 ) -> list[str]:
     """Bring the keyspace up to date, which is made if it is not there; return what was done, empty if nothing.
 
-    In a file, `{keyspace}`, `{datacenter}` and `{replication_factor}` are replaced; statements end in a semicolon
+    A file's statements run in the keyspace. In it, `{keyspace}`, `{datacenter}` and `{replication_factor}` are replaced; statements end in a semicolon
     at a line's end. CQL has no transactions: every statement must be one that may run again (IF NOT EXISTS), because
     a file that failed half way is run again from its beginning. A keyspace of another replication factor is altered;
     `nodetool repair` is then the operator's next step.
     """
     done = _ensure_keyspace(session, keyspace, datacenter, replication_factor)
+    session.set_keyspace(keyspace)
     ledger = f"{keyspace}.schema_migrations"
     _execute(
         session,

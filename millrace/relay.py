@@ -26,7 +26,14 @@ from millrace.connections import Connections, ConnectionsError, kafka_config, po
 from millrace.encoding import encoder, partition
 from millrace.errors import MillraceError
 from millrace.registry import RegistryClient, RegistryError, RegistryUnavailableError, SchemaNotFoundError
-from millrace.schemas import SUBJECT, TOPIC, event_fields, users_created, users_created_text
+from millrace.schemas import (
+    REPUBLISHED_HEADER,
+    SUBJECT,
+    TOPIC,
+    event_fields,
+    users_created,
+    users_created_text,
+)
 from millrace.store import CHANNEL, event_columns
 
 if TYPE_CHECKING:
@@ -164,7 +171,7 @@ class Relay:
         fields = event_fields()
         failures: list[tuple[str, str, str]] = []
         futures = []
-        for _, user_id, batch_id, *values in rows:
+        for _, user_id, batch_id, republished, *values in rows:
             if values[0] is None:
                 failures.append((user_id, batch_id, "the user's row is gone from millrace.users"))
                 continue
@@ -172,7 +179,13 @@ class Relay:
             try:
                 value = encode(dict(zip(fields, values, strict=True)))
                 futures.append(
-                    producer.send(self._topic, key=key, value=value, partition=partition(key, partitions))
+                    producer.send(
+                        self._topic,
+                        key=key,
+                        value=value,
+                        headers=[(REPUBLISHED_HEADER, b"1")] if republished else None,
+                        partition=partition(key, partitions),
+                    )
                 )
             except MessageSizeTooLargeError as error:
                 failures.append((user_id, batch_id, f"too large for Kafka: {error}"))
@@ -294,9 +307,9 @@ def _quarantine(cursor: PostgresqlCursor, failures: Sequence[tuple[str, str, str
 
 
 _TAKE: Final = f"""
-    SELECT o.id, o.user_id::text, o.batch_id::text, {event_columns("u")}
+    SELECT o.id, o.user_id::text, o.batch_id::text, o.republished, {event_columns("u")}
     FROM (
-        SELECT id, user_id, batch_id FROM millrace.users_outbox ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
+        SELECT id, user_id, batch_id, republished FROM millrace.users_outbox ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
     ) AS o
     LEFT JOIN millrace.users AS u ON u.user_id = o.user_id
     ORDER BY o.id

@@ -160,8 +160,8 @@ def republish(connection: PostgresqlConnection, batch_id: str, user_ids: Iterabl
         )
         cursor.execute(
             """
-            INSERT INTO millrace.users_outbox (user_id, batch_id)
-            SELECT user_id, batch_id FROM millrace.users
+            INSERT INTO millrace.users_outbox (user_id, batch_id, republished)
+            SELECT user_id, batch_id, true FROM millrace.users
             WHERE batch_id = %(batch)s AND (%(ids)s::uuid[] IS NULL OR user_id = ANY (%(ids)s::uuid[]))
               AND user_id NOT IN (SELECT user_id FROM millrace.users_outbox WHERE batch_id = %(batch)s)
             ORDER BY page, position

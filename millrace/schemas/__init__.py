@@ -8,6 +8,8 @@ from typing import Any, Final
 TOPIC: Final = "users_created"
 DEAD_LETTER_TOPIC: Final = "users_created.dlq"
 SUBJECT: Final = f"{TOPIC}-value"
+# The header of an event that was sent again on purpose, to bring back its rows; other events have no header.
+REPUBLISHED_HEADER: Final = "republished"
 
 
 def users_created_text() -> str:

@@ -36,6 +36,7 @@ class Producer:
 
     def __init__(self) -> None:
         self.events: list[tuple[bytes, bytes, int]] = []
+        self.headers: list[list | None] = []
         self.refuse: Exception | None = None
         self.acknowledge = threading.Event()
         self.acknowledge.set()
@@ -45,7 +46,8 @@ class Producer:
         assert topic == "users_created"
         return {0, 1, 2, 3, 4, 5}
 
-    def send(self, topic: str, *, key: bytes, value: bytes, partition: int) -> Future:
+    def send(self, topic: str, *, key: bytes, value: bytes, headers: list | None, partition: int) -> Future:
+        self.headers.append(headers)
         if len(value) > 1_000_000:
             raise MessageSizeTooLargeError("too large")
         self.events.append((key, value, partition))
@@ -154,6 +156,15 @@ def test_a_row_that_can_not_be_an_event_goes_to_quarantine_and_the_others_go_on(
     assert "gone" in refused[str(users[0].user_id)]
     assert "too large" in refused[str(users[1].user_id)]
     assert len(refused) == 2
+
+
+def test_an_event_that_is_sent_again_on_purpose_says_so(connect, made, users) -> None:
+    make, producers = made
+    instance = make(batch_size=1000)
+    instance.publish_batch()
+    store.republish(connect("ingest"), str(users[0].batch_id), [str(users[3].user_id)])
+    instance.publish_batch()
+    assert producers[0].headers == [None] * 250 + [[("republished", b"1")]]
 
 
 def test_two_relays_share_the_outbox(connect, made, users) -> None:

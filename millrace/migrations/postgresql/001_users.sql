@@ -47,6 +47,8 @@ CREATE TABLE millrace.users_outbox (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     user_id     uuid NOT NULL,
     batch_id    uuid NOT NULL,
+    -- Sent again on purpose: its rows then outlive a deletion in Cassandra that is younger than the user.
+    republished boolean NOT NULL DEFAULT false,
     enqueued_at timestamptz NOT NULL DEFAULT now()
 ) WITH (
     -- A queue is dead rows soon: they are cleaned by number, not by share of the table.
