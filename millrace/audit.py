@@ -77,13 +77,13 @@ def audit(
         raise WindowError("give both bounds of the window, or none")
     with closing(postgresql_connect(connections.postgresql, application_name="audit")) as postgresql:
         begin, stop = next_window(postgresql, grace) if start is None or end is None else (start, end)
-        if begin > stop or stop > datetime.now(UTC) - grace:
-            raise WindowError(
-                f"window {begin:%F %T} to {stop:%F %T}: it must end {grace} ago or earlier, after its start"
-            )
         result = Audit(begin, stop)
-        if begin == stop:
+        if start is None and begin == stop:
             return result
+        if begin >= stop or stop > datetime.now(UTC) - grace:
+            raise WindowError(
+                f"window {begin:%F %T} to {stop:%F %T}: its end must be after its start, and {grace} ago or earlier"
+            )
         session = cassandra_session(connections.cassandra)
         try:
             _compare_rows(postgresql, session, result)

@@ -1,0 +1,77 @@
+"""The audit's windows, against a real PostgreSQL; its comparison of all stations is a test of the platform."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from millrace import audit, source, store, tables
+from millrace.connections import Connections
+
+GRACE = timedelta(minutes=10)
+
+
+@pytest.fixture
+def stored_at(connect, source_url):
+    """Store a batch as if it had been stored at a moment."""
+
+    def store_at(moment: datetime) -> None:
+        users = source.fetch(source_url, "randomuser", "audit-", 3).users
+        store.store(connect("ingest"), users)
+        with connect("millrace") as owner, owner.cursor() as cursor:
+            cursor.execute("UPDATE millrace.users SET created_at = %s", (moment,))
+
+    return store_at
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def test_the_first_window_begins_with_the_first_user(connect, stored_at) -> None:
+    moment = now() - timedelta(hours=3, seconds=7)
+    stored_at(moment)
+    start, end = audit.next_window(connect("audit"), GRACE)
+    assert start == moment.replace(second=0, microsecond=0)
+    assert timedelta(0) <= now() - GRACE - end < timedelta(minutes=1, seconds=5)
+    assert (end.second, end.microsecond) == (0, 0)
+
+
+def test_the_next_window_begins_where_the_last_green_one_ended(connect, stored_at) -> None:
+    stored_at(now() - timedelta(hours=3))
+    session = connect("audit")
+    first = audit.Audit(now() - timedelta(hours=4), now() - timedelta(hours=2))
+    audit._record(session, first)
+    assert audit.next_window(session, GRACE)[0] == first.end
+    gap = audit.Audit(now() - timedelta(hours=1), now() - timedelta(minutes=30))
+    audit._record(session, gap)
+    assert audit.next_window(session, GRACE)[0] == first.end, "a window that leaves a gap moves nothing"
+    audit._record(session, audit.Audit(first.end, gap.end))
+    assert audit.next_window(session, GRACE)[0] == gap.end
+
+
+def test_a_long_pause_is_caught_up_in_pieces(connect, stored_at) -> None:
+    stored_at(now() - timedelta(days=9))
+    start, end = audit.next_window(connect("audit"), GRACE)
+    assert end - start == audit.LONGEST_WINDOW
+
+
+def test_a_window_that_is_not_closed_is_refused_or_empty(as_role, connect, stored_at) -> None:
+    server = as_role("audit")
+    connections = Connections(
+        {"postgresql": {"host": server.host, "dbname": server.dbname, "user": server.user}}, "audit.json"
+    )
+    empty = audit.audit(connections)
+    assert empty.start == empty.end
+    stored_at(now())
+    with pytest.raises(audit.WindowError, match="0:10:00 ago or earlier"):
+        audit.audit(connections, now() - timedelta(hours=1), now())
+    with pytest.raises(audit.WindowError, match="after its start"):
+        audit.audit(connections, now() - timedelta(hours=1), now() - timedelta(hours=2))
+    with pytest.raises(audit.WindowError, match="both bounds"):
+        audit.audit(connections, now())
+
+
+def test_minutes_of_a_window() -> None:
+    start = datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC)
+    assert list(tables.minutes(start, start)) == [start.replace(second=0)]
+    assert [moment.minute for moment in tables.minutes(start, start + timedelta(minutes=2))] == [0, 1, 2]
