@@ -255,12 +255,6 @@ def show(create: bool) -> None:
 
 
 @main.command()
-def vault_key() -> None:
-    """Print the key that encrypts the environment's secrets (ansible.cfg names this command's wrapper)."""
-    click.echo((current().directory / "vault_key").read_text().strip())
-
-
-@main.command()
 @click.argument("name", required=False)
 def secret(name: str | None) -> None:
     """Print one secret by NAME; without it, where the secrets are and what they are called."""

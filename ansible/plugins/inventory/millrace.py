@@ -8,6 +8,7 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin
 
 from millrace import environment as environments
+from millrace import secrets
 from millrace import topology as topologies
 
 DOCUMENTATION = """
@@ -60,7 +61,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
                 f"-o UserKnownHostsFile={directory}/known_hosts"
                 " -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes"
             ),
-            "secrets": loader.load_from_file(str(directory / "secrets.yml"), cache="none"),
+            "secrets": secrets.read(directory),
         }.items():
             inventory.set_variable("all", name, value)
 
