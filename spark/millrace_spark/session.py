@@ -82,7 +82,9 @@ def start(name: str, defaults: Mapping[str, str], secret: Mapping[str, str]) -> 
         conf.setIfMissing(key, value)
     for key, value in secret.items():
         conf.set(key, value)
-    return SparkSession(SparkContext(conf=conf, gateway=gateway))
+    context = SparkContext(conf=conf, gateway=gateway)
+    context.setLogLevel("WARN")  # for a JVM that spark-submit started, with log settings of its own
+    return SparkSession(context)
 
 
 def log_to_stderr() -> None:
