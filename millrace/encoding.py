@@ -61,4 +61,5 @@ def decode(body: bytes, writer: Mapping[str, Any], reader: Mapping[str, Any]) ->
 
 def partition(key: bytes, partitions: int) -> int:
     """Return the partition that Kafka's default partitioner gives a key."""
-    return (murmurhash2(key, _KAFKA_MURMUR_SEED) & 0x7FFFFFFF) % partitions
+    hashed: int = murmurhash2(key, _KAFKA_MURMUR_SEED)
+    return (hashed & 0x7FFFFFFF) % partitions

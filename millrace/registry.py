@@ -141,4 +141,4 @@ def _message(response: requests.Response) -> str:
     try:
         return str(response.json()["message"])
     except (ValueError, KeyError, TypeError):
-        return response.reason
+        return str(response.reason)

@@ -106,7 +106,8 @@ def batch_events(connection: PostgresqlConnection, batch_id: str) -> list[tuple[
             "ORDER BY page, position",
             (batch_id,),
         )
-        return cursor.fetchall()
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
 
 
 def batch_users(connection: PostgresqlConnection, batch_id: str) -> list[StoredUser]:
@@ -168,7 +169,7 @@ def republish(connection: PostgresqlConnection, batch_id: str, user_ids: Iterabl
             """,
             arguments,
         )
-        enqueued = cursor.rowcount
+        enqueued: int = cursor.rowcount
         cursor.execute(f"NOTIFY {CHANNEL}")
     return enqueued
 
