@@ -10,6 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from millrace import source, store, tables, topics
@@ -47,8 +48,9 @@ class StoredBatch(TypedDict):
     count: int
     inserted: int
     republished: int
-    # Per partition, where dead letters of this attempt can begin: earlier ones were of an earlier attempt.
-    dead_letters_from: dict[str, int]
+    # Per partition, where dead letters of this attempt can begin: earlier ones were of an earlier attempt. None if
+    # Kafka was away: then all since the batch was first stored count.
+    dead_letters_from: dict[str, int] | None
 
 
 def fetch_and_store(
@@ -66,8 +68,7 @@ def fetch_and_store(
     """
     seed, count = parse_conf(run_id, conf)
     origin = connections.source
-    with topics.consumer(connections.kafka) as consumer:
-        letters_from = topics.end_offsets(consumer, DEAD_LETTER_TOPIC)
+    letters_from = _dead_letters_end(connections)
     batch = source.fetch(origin.url, origin.name, seed, count, patience=patience)
     with _postgresql(connections) as postgresql:
         stored = store.store(postgresql, batch.users)
@@ -88,7 +89,7 @@ def fetch_and_store(
         "count": len(batch.users),
         "inserted": stored.inserted,
         "republished": republished,
-        "dead_letters_from": {str(partition): offset for partition, offset in letters_from.items()},
+        "dead_letters_from": letters_from,
     }
 
 
@@ -187,6 +188,35 @@ def late(batch_id: str, station: str, stations: Mapping[str, str]) -> BatchLateE
         f"batch {batch_id}: {len(stations)} users are not {station} before the deadline. {summary}. "
         "Clearing the run, or `millrace republish --batch`, sends them again"
     )
+
+
+def delete_older(connections: Connections, keep: timedelta) -> int:
+    """Delete the users that PostgreSQL stored longer ago than `keep`; return how many.
+
+    What waits for the relay or sits in quarantine stays. Each 10,000 are a transaction of their own.
+    """
+    deleted = 0
+    with _postgresql(connections) as postgresql:
+        while True:
+            with postgresql, postgresql.cursor() as cursor:
+                cursor.execute("SELECT millrace.delete_users(now() - %s)", (keep,))
+                (count,) = cursor.fetchone() or (0,)
+            deleted += count
+            if not count:
+                return deleted
+
+
+def _dead_letters_end(connections: Connections) -> dict[str, int] | None:
+    """Return the end of the dead letters. Storing does not hang on Kafka, which may be away for a while."""
+    try:
+        with topics.consumer(connections.kafka) as consumer:
+            ends = topics.end_offsets(consumer, DEAD_LETTER_TOPIC)
+    except topics.TopicReadError as error:
+        log.warning(
+            "the end of %s is not known, older dead letters will count too: %s", DEAD_LETTER_TOPIC, error
+        )
+        return None
+    return {str(partition): offset for partition, offset in ends.items()}
 
 
 def _republish_unreadable(connections: Connections, postgresql: PostgresqlConnection, batch_id: str) -> int:

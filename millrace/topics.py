@@ -21,6 +21,7 @@ from millrace.schemas import DEAD_LETTER_TOPIC, TOPIC
 
 # A read that gives nothing for this long (seconds), though there are records, is an error.
 STALLED_AFTER: Final = 30.0
+BOOTSTRAP_TIMEOUT_MS: Final = 10_000
 
 
 class TopicReadError(MillraceError):
@@ -61,7 +62,11 @@ def consumer(kafka: Kafka) -> Iterator[Any]:
     """A consumer without a group: it commits nothing, and needs no right but to read."""
     try:
         client = KafkaConsumer(
-            **kafka_config(kafka), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+            **kafka_config(kafka),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
         )
     except KafkaError as error:
         raise TopicReadError(f"Kafka at {', '.join(kafka.bootstrap_servers)}: {error}") from error

@@ -1,5 +1,8 @@
 """The tasks' functions, as far as PostgreSQL and the source carry; with Kafka and Cassandra the platform tests them."""
 
+import json
+from datetime import timedelta
+
 import pytest
 
 from millrace import flow, source, store
@@ -18,6 +21,8 @@ def connections(as_role, source_url) -> Connections:
         {
             "postgresql": {"host": server.host, "dbname": server.dbname, "user": server.user},
             "source": {"url": source_url, "name": "randomuser"},
+            # Nothing listens: Kafka is away.
+            "kafka": {"bootstrap_servers": ["127.0.0.1:1"], "security_protocol": "PLAINTEXT"},
         },
         "ingest.json",
     )
@@ -47,6 +52,46 @@ def test_a_runs_conf() -> None:
 def test_a_conf_that_is_not_understood_is_refused(conf: dict, reason: str) -> None:
     with pytest.raises(flow.ConfError, match=reason):
         flow.parse_conf("run", conf)
+
+
+def test_a_batch_is_stored_though_kafka_is_away(connect, connections, monkeypatch) -> None:
+    monkeypatch.setattr(flow.topics, "BOOTSTRAP_TIMEOUT_MS", 200)
+    stored = flow.fetch_and_store(connections, "run", {"count": 40})
+    assert stored == {
+        "batch_id": stored["batch_id"],
+        "seed": source.seed_for("run"),
+        "count": 40,
+        "inserted": 40,
+        "republished": 0,
+        "dead_letters_from": None,
+    }
+    assert len(flow.published(connections, stored["batch_id"])) == 40
+    assert len(json.dumps(stored)) < 300, "what is handed on is ids and counts"
+
+
+@pytest.mark.parametrize("kind", ["429", "503", "html", "empty", "half", "hang"])
+def test_an_ill_source_makes_the_run_red_and_leaves_postgresql_as_it_was(
+    connect, connections, source_server, impatient, monkeypatch, kind: str
+) -> None:
+    monkeypatch.setattr(flow.topics, "BOOTSTRAP_TIMEOUT_MS", 200)
+    source_server.fault.set(kind)
+    with pytest.raises(source.SourceError):
+        flow.fetch_and_store(connections, "run", {"count": 40}, patience=impatient)
+    with connect("audit") as session, session.cursor() as cursor:
+        cursor.execute(
+            "SELECT (SELECT count(*) FROM millrace.users), (SELECT count(*) FROM millrace.users_outbox)"
+        )
+        assert cursor.fetchone() == (0, 0)
+    source_server.fault.set(None)
+    assert flow.fetch_and_store(connections, "run", {"count": 40})["inserted"] == 40
+
+
+def test_retention_deletes_what_is_published_and_old(connect, connections, users) -> None:
+    with connect("millrace") as owner, owner.cursor() as cursor:
+        cursor.execute("DELETE FROM millrace.users_outbox")
+        cursor.execute("UPDATE millrace.users SET created_at = now() - interval '8 days' WHERE position < 20")
+    assert flow.delete_older(connections, timedelta(days=9)) == 0
+    assert flow.delete_older(connections, timedelta(days=7)) == 20
 
 
 def test_published_names_what_waits(connect, connections, users) -> None:
