@@ -195,12 +195,12 @@ def delete_older(connections: Connections, keep: timedelta) -> int:
 
     What waits for the relay or sits in quarantine stays. Each 10,000 are a transaction of their own.
     """
-    deleted = 0
+    deleted: int = 0
     with _postgresql(connections) as postgresql:
         while True:
             with postgresql, postgresql.cursor() as cursor:
                 cursor.execute("SELECT millrace.delete_users(now() - %s)", (keep,))
-                (count,) = cursor.fetchone() or (0,)
+                count: int = (cursor.fetchone() or (0,))[0]
             deleted += count
             if not count:
                 return deleted
