@@ -79,13 +79,17 @@ def rollup(spark: SparkSession, keyspace: str, start: datetime, end: datetime) -
     """Recompute the window's cells; return how many there are and how many vanished."""
     countries = tables.read(spark, keyspace, "countries").persist()
     rows = (
+        # Kept apart by `persist`: joined as they are, the optimiser would take the join to pieces, and the
+        # connector, which reads by partition only where the whole key is given, would scan the table.
         countries.crossJoin(minutes(spark, start, end))
+        .persist()
         .join(tables.read(spark, keyspace, "users_by_country"), ["country", "minute"])
         .select("country", "minute", "gender")
     )
     cells = transforms.users_per_minute(rows).persist()
     existing = (
         countries.crossJoin(days(spark, start, end))
+        .persist()
         .join(tables.read(spark, keyspace, "users_per_minute"), ["country", "day"])
         .where((F.col("minute") >= F.lit(start)) & (F.col("minute") < F.lit(end)))
     )
