@@ -255,6 +255,12 @@ def show(create: bool) -> None:
 
 
 @main.command()
+def name() -> None:
+    """Print the name of the environment that is meant, whether it exists or not."""
+    click.echo(name_from_environment())
+
+
+@main.command()
 @click.argument("name", required=False)
 def secret(name: str | None) -> None:
     """Print one secret by NAME; without it, where the secrets are and what they are called."""

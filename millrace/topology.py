@@ -99,15 +99,15 @@ def load_yaml(path: Path) -> Any:
         raise TopologyError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
 
 
-def load(name: str, *, machine_memory_mb: int | None = None, directory: Path = TOPOLOGIES) -> Topology:
-    """Read and check ``<directory>/<name>.yml``.
+def load(name: str, *, machine_memory_mb: int | None = None) -> Topology:
+    """Read and check ``topologies/<name>.yml``, or the file that ``name`` is the path of.
 
-    ``machine_memory_mb`` is the memory in MiB that all hosts share, where one machine carries them.
+    A path is relative to the repository. ``machine_memory_mb`` is the memory in MiB that all hosts share, where one machine carries them.
     Raises `TopologyError` with one line per fault.
     """
-    path = directory / f"{name}.yml"
+    path = ROOT / name if "/" in name else TOPOLOGIES / f"{name}.yml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in directory.glob("*.yml")))
+        known = ", ".join(sorted(p.stem for p in TOPOLOGIES.glob("*.yml")))
         raise TopologyError(f"topology {name!r} does not exist: {path} is missing; there are: {known}")
     data = load_yaml(path)
     catalogue = Catalogue.load()
@@ -116,11 +116,11 @@ def load(name: str, *, machine_memory_mb: int | None = None, directory: Path = T
         hosts = tuple(_host(key, value) for key, value in data["hosts"].items())
         faults = _faults(hosts, catalogue, machine_memory_mb)
         faults += _faults_of_replication(hosts, data.get("replication_factor"))
-        if data["name"] != name:
-            faults.append(f"name: says {data['name']!r}, the file is called {name!r}; make them equal")
+        if data["name"] != path.stem:
+            faults.append(f"name: says {data['name']!r}, the file is called {path.name}; make them equal")
     if faults:
         raise TopologyError("\n".join(f"{path.name}: {fault}" for fault in faults))
-    return Topology(name, hosts, data.get("replication_factor"))
+    return Topology(path.stem, hosts, data.get("replication_factor"))
 
 
 def _host(name: str, value: dict[str, Any]) -> Host:

@@ -1,6 +1,7 @@
 # Shared by the scripts here: progress on the screen, faults with their fix, and root's rights when they are needed.
 # shellcheck shell=bash
 set -Eeuo pipefail
+shopt -s inherit_errexit
 trap 'printf "error: %s, line %s: %s\n" "$0" "$LINENO" "$BASH_COMMAND" >&2' ERR
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
