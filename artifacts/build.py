@@ -41,7 +41,9 @@ class BuildError(Exception):
 
 def run(*command: str, cwd: Path) -> None:
     """Run a program; its output is shown when it fails."""
-    result = subprocess.run(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    result = subprocess.run(
+        command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
     if result.returncode:
         raise BuildError(f"{' '.join(command)} failed:\n{result.stdout[-4000:]}")
 
@@ -177,11 +179,19 @@ class Depot:
 
     def wheels_folder(self, requirements: Path) -> Path:
         """Where the wheels of a requirements file lie."""
-        return self.out / "wheels" / f"{requirements.stem}-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:10]}"
+        return (
+            self.out
+            / "wheels"
+            / f"{requirements.stem}-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:10]}"
+        )
 
     def requirements(self) -> list[Path]:
         """The locks of the environments that hosts have (the controller has its own)."""
-        return [path for name in ("hosts", "airflow") if (path := self.source / "requirements" / f"{name}.txt").exists()]
+        return [
+            path
+            for name in ("hosts", "airflow")
+            if (path := self.source / "requirements" / f"{name}.txt").exists()
+        ]
 
     def missing(self) -> tuple[list[str], list[Path]]:
         """Releases and requirements files that the depot hasn't, or has from another lock."""
@@ -216,7 +226,10 @@ class Depot:
             shutil.rmtree(folder, ignore_errors=True)
             target.rename(folder)
             record.write_bytes(self.lock(name).read_bytes())
-        print(f"{folder.name}: {len(built)} files, {sum(int(str(f['size'])) for f in built.values()) >> 20} MiB", flush=True)
+        print(
+            f"{folder.name}: {len(built)} files, {sum(int(str(f['size'])) for f in built.values()) >> 20} MiB",
+            flush=True,
+        )
 
     def build_wheels(self, requirements: Path) -> None:
         """Download the wheels of a requirements file; pip holds them to the hashes in it."""
@@ -236,7 +249,9 @@ class Depot:
 
 def main() -> None:
     """Build what is missing; see the module's description."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--missing", action="store_true")

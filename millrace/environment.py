@@ -261,6 +261,12 @@ def name() -> None:
 
 
 @main.command()
+def directory() -> None:
+    """Print where the environment's state lies, whether it exists or not."""
+    click.echo(state_directory() / name_from_environment())
+
+
+@main.command()
 @click.argument("name", required=False)
 def secret(name: str | None) -> None:
     """Print one secret by NAME; without it, where the secrets are and what they are called."""

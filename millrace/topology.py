@@ -20,7 +20,7 @@ CATALOGUE = ROOT / "inventories" / "group_vars" / "all" / "services.yml"
 HOST_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 HOST_KEYS = {"index", "size", "rack", "ids", "services"}
 # Clusters that know a member by a number, and the numbers they allow.
-IDS = {"zookeeper": range(1, 256), "kafka": range(0, 1000)}
+IDS = {"zookeeper": range(1, 256), "kafka": range(1000)}
 INDEXES = range(1, 31)
 
 

@@ -75,9 +75,13 @@ def kafka(connections: Connections) -> str:
     from kafka.errors import KafkaError
 
     try:
-        admin = KafkaAdminClient(**kafka_config(section), request_timeout_ms=10000, client_id="millrace-health")
+        admin = KafkaAdminClient(
+            **kafka_config(section), request_timeout_ms=10000, client_id="millrace-health"
+        )
     except KafkaError as error:
-        raise NotWhole(f"Kafka at {', '.join(section.bootstrap_servers)}, user {section.username}: {error!r}") from error
+        raise NotWhole(
+            f"Kafka at {', '.join(section.bootstrap_servers)}, user {section.username}: {error!r}"
+        ) from error
     try:
         brokers = admin.describe_cluster()["brokers"]
         topics = admin.describe_topics()
@@ -87,7 +91,9 @@ def kafka(connections: Connections) -> str:
         admin.close()
     if len(brokers) != len(section.bootstrap_servers):
         there = ", ".join(f"{broker['host']}" for broker in brokers)
-        raise NotWhole(f"Kafka: {len(brokers)} of {len(section.bootstrap_servers)} brokers are there: {there}")
+        raise NotWhole(
+            f"Kafka: {len(brokers)} of {len(section.bootstrap_servers)} brokers are there: {there}"
+        )
     behind = [
         f"{topic['name']}-{partition['partition_index']}"
         for topic in topics
@@ -109,7 +115,9 @@ def _write_and_read_record(section: Kafka) -> None:
 
     value = uuid.uuid4().bytes
     try:
-        producer = KafkaProducer(**kafka_config(section), acks="all", delivery_timeout_ms=15000, request_timeout_ms=10000)
+        producer = KafkaProducer(
+            **kafka_config(section), acks="all", delivery_timeout_ms=15000, request_timeout_ms=10000
+        )
         try:
             place = producer.send(PROBE_TOPIC, value).get(timeout=20)
         finally:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleParserError
-from ansible.plugins.inventory import BaseInventoryPlugin
 
+from ansible.plugins.inventory import BaseInventoryPlugin
 from millrace import environment as environments
 from millrace import secrets
 from millrace import topology as topologies

@@ -163,7 +163,9 @@ def acls(admin: Any, declared: list[dict[str, Any]], dry: bool) -> list[str]:
         if extra:
             admin.delete_acls(
                 [
-                    ACLFilter(acl.principal, acl.host, acl.operation, acl.permission_type, acl.resource_pattern)
+                    ACLFilter(
+                        acl.principal, acl.host, acl.operation, acl.permission_type, acl.resource_pattern
+                    )
                     for acl in extra
                 ]
             )
@@ -202,7 +204,9 @@ def main() -> None:
             admin.close()
     except (KafkaError, MillraceError, Refused) as error:
         module.fail_json(msg=f"{type(error).__name__}: {error}")
-    module.exit_json(changed=bool(changes), changes=changes, diff={"prepared": "".join(f"{c}\n" for c in changes)})
+    module.exit_json(
+        changed=bool(changes), changes=changes, diff={"prepared": "".join(f"{c}\n" for c in changes)}
+    )
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def main() -> None:
     root = Path(params["root"])
     current = root / "current"
     target = root / hashlib.sha256(params["requirements"].encode()).hexdigest()[:10]
-    previous = os.readlink(current) if current.is_symlink() else None
+    previous = current.readlink().name if current.is_symlink() else None
     complete = (target / MARKER).exists()
     wheel = (target / WHEEL).read_text() if complete and (target / WHEEL).exists() else None
     changed = previous != target.name or not complete or wheel != params["wheel_sha256"]

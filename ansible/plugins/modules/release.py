@@ -146,7 +146,7 @@ def main() -> None:
     root = Path(module.params["root"])
     current = root / "current"
     target = root / f"{module.params['version']}-{identity(module.params)}"
-    previous = os.readlink(current) if current.is_symlink() else None
+    previous = current.readlink().name if current.is_symlink() else None
     changed = previous != target.name or not target.is_dir()
     if changed and not module.check_mode:
         try:

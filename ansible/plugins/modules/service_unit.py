@@ -60,7 +60,7 @@ def fingerprint(files: list[str], links: list[str]) -> str:
             if found.is_file():
                 digest.update(f"{found}:{found.stat().st_mode:o}:".encode() + found.read_bytes())
     for name in sorted(filter(os.path.islink, links)):
-        digest.update(f"{name}:{os.readlink(name)}".encode())
+        digest.update(f"{name}:{Path(name).readlink()}".encode())
     return digest.hexdigest()
 
 

@@ -63,7 +63,9 @@ def main() -> None:
             client.close()
     except (KazooException, KazooTimeoutError, MillraceError) as error:
         module.fail_json(msg=f"ZooKeeper: {error!r}")
-    module.exit_json(changed=bool(changes), changes=changes, diff={"prepared": "".join(f"{c}\n" for c in changes)})
+    module.exit_json(
+        changed=bool(changes), changes=changes, diff={"prepared": "".join(f"{c}\n" for c in changes)}
+    )
 
 
 if __name__ == "__main__":

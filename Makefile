@@ -1,0 +1,66 @@
+# Thin names over the real tools. `make` alone lists them.
+# MILLRACE_ENV=name chooses the environment, MILLRACE_TOPOLOGY=compact|single the topology of a new one.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install the locked tools into .venv
+	@scripts/setup
+
+.PHONY: up
+up: ## make the hosts, install the platform, and wait for the first rows
+	@scripts/up
+
+.PHONY: status
+status: setup ## state of every unit on every host, and the flow's counts
+	@ansible-playbook ansible/status.yml
+
+.PHONY: verify
+verify: setup ## send a batch through and compare every station, row by row
+	@ansible-playbook ansible/verify.yml
+
+.PHONY: secrets
+secrets: setup ## say where the secrets are; NAME=airflow_admin prints one
+	@$(BIN)/python -m millrace.environment secret $(NAME)
+
+.PHONY: down
+down: ## remove the environment: its hosts, its data, its state
+	@scripts/down
+
+.PHONY: locks
+locks: setup ## write all locks anew: Python environments here, artifacts on the depot's host
+	scripts/lock-python
+	ansible-playbook ansible/lock.yml
+
+.PHONY: depot-rebuild
+depot-rebuild: setup ## build every artifact anew on the depot's host and hold it to the locks
+	ansible-playbook site.yml --tags depot -e depot_rebuild=true
+
+.PHONY: test
+test: lint test-code test-platform ## everything below
+
+.PHONY: lint
+lint: setup ## linters, types, and the repository's own rules
+	ruff check .
+	ruff format --check .
+	mypy
+	yamllint --strict .
+	shellcheck -x -P SCRIPTDIR scripts/setup scripts/up scripts/down scripts/wheel scripts/lock-python scripts/host-identity scripts/lxc-*
+	ansible-lint --offline -q
+	pytest tests/repo
+
+.PHONY: test-code
+test-code: setup ## the package, the DAGs and the Spark job, on this machine
+	@scripts/test-needs
+	pytest tests/unit
+
+.PHONY: test-platform
+test-platform: setup ## the platform on hosts of its own: fresh, a second time, and checked (molecule test)
+	molecule test --destroy always

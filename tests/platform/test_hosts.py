@@ -1,0 +1,64 @@
+"""Every host by itself: its units, its ports, its secrets."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+from testinfra.host import Host
+
+from tests.platform.conftest import REPOSITORY, inventory
+
+CATALOGUE = yaml.safe_load((REPOSITORY / "inventories/group_vars/all/services.yml").read_text())["services"]
+# What a host listens on beside the platform: ssh.
+SYSTEM_PORTS = {22}
+
+
+def variables(host: Host) -> dict[str, object]:
+    return dict(inventory()["_meta"]["hostvars"][host.backend.host])
+
+
+def test_no_unit_failed(host: Host) -> None:
+    failed = host.check_output("systemctl list-units --state=failed --plain --no-legend")
+    assert failed == ""
+
+
+def test_sockets_are_those_of_the_port_table(host: Host) -> None:
+    """Nothing listens that the table doesn't know, and nothing listens wider than it says."""
+    mine = variables(host)
+    address = mine["host_address"]
+    allowed = {
+        (port["port"], "127.0.0.1" if port["bind"] == "loopback" else address)
+        for service in mine["host_services"]  # type: ignore[attr-defined]
+        for port in CATALOGUE[service]["ports"].values()
+    }
+    strangers = []
+    for line in host.check_output("ss -Htlnp").splitlines():
+        local = line.split()[3]
+        bound, port = local.rsplit(":", 1)
+        bound = re.sub(r"[\[\]]|::ffff:", "", bound).split("%")[0]
+        if int(port) in SYSTEM_PORTS or (int(port), bound) in allowed:
+            continue
+        if (int(port), "127.0.0.1") in allowed and bound == "::1":
+            continue
+        strangers.append(line)
+    assert strangers == []
+
+
+def test_every_declared_service_is_enabled_and_runs(host: Host) -> None:
+    units = host.check_output("ls /var/lib/millrace/fingerprints").split()
+    assert units, "no unit was ever seen to serve on this host"
+    for unit in units:
+        assert host.check_output(f"systemctl is-active {unit}") == "active", unit
+
+
+@pytest.mark.parametrize("folder", ["/etc", "/opt", "/usr/local", "/var/lib/millrace"])
+def test_no_secret_is_readable_by_everybody(host: Host, folder: str) -> None:
+    secrets = list(inventory()["all"]["vars"]["secrets"].values())
+    patterns = "\n".join(secrets)
+    found = host.run(
+        f"printf '%s\\n' '{patterns}' | grep -rlF -f - {folder} | xargs -r stat -c '%a %n'"
+    ).stdout
+    exposed = [line for line in found.splitlines() if int(line.split()[0], 8) & 0o007]
+    assert exposed == []

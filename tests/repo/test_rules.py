@@ -1,0 +1,146 @@
+"""Rules of the repository that no linter knows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
+
+
+@cache
+def tracked() -> list[Path]:
+    """Every file of the repository that git knows, and that is there."""
+    names = subprocess.check_output(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True
+    ).splitlines()
+    return [ROOT / name for name in names if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
+
+
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text(errors="replace")
+
+
+def yaml_of(path: Path) -> Any:
+    return yaml.safe_load(text_of(path)) if path.exists() else None
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_roles_defaults_are_its_argument_spec(role: Path) -> None:
+    """Each default is documented with the same value, and each documented default exists."""
+    specs = yaml_of(role / "meta" / "argument_specs.yml")["argument_specs"]
+    documented: dict[str, Any] = {}
+    for entry in specs.values():
+        for name, option in entry["options"].items():
+            assert name.startswith(f"{role.name}_"), f"{name} lacks the role's prefix"
+            assert option.get("description"), f"{name} has no description"
+            assert not (option.get("required") and "default" in option), (
+                f"{name}: required and with a default"
+            )
+            if "default" in option:
+                assert documented.get(name, option["default"]) == option["default"], f"{name}: two defaults"
+                documented[name] = option["default"]
+            else:
+                assert option.get("required"), f"{name}: neither required nor with a default"
+    defaults = yaml_of(role / "defaults" / "main.yml") or {}
+    assert defaults == documented
+
+
+def test_import_role_names_its_tasks_without_yml() -> None:
+    """With the ending, Ansible silently skips the argument spec."""
+    wrong = [
+        path
+        for path in tracked()
+        if path.suffix == ".yml" and re.search(r"tasks_from:\s*\S+\.yml", text_of(path))
+    ]
+    assert wrong == []
+
+
+def test_nothing_ignores_errors() -> None:
+    wrong = [
+        path
+        for path in tracked()
+        if path.suffix == ".yml" and re.search(r"^\s*ignore_errors:", text_of(path), re.MULTILINE)
+    ]
+    assert wrong == []
+
+
+def test_no_group_vars_beside_playbooks() -> None:
+    """They would win over the inventory's."""
+    assert not (ROOT / "group_vars").exists()
+    assert not (ROOT / "ansible" / "group_vars").exists()
+
+
+def test_roles_know_nothing_of_the_inventory() -> None:
+    """A role reads its own variables only: never groups, hostvars, secrets or the topology."""
+    forbidden = re.compile(
+        r"\{\{[^}]*\b(groups|hostvars|secrets|services|topology_name|host_services)\b[\[.]"
+    )
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in tracked()
+        if path.is_relative_to(ROOT / "roles") and path.suffix in (".yml", ".j2")
+        for number, line in enumerate(text_of(path).splitlines(), 1)
+        if forbidden.search(line)
+    ]
+    assert wrong == []
+
+
+def test_a_release_has_its_version_in_one_place() -> None:
+    """Versions stand in artifacts/releases.yml and in the locks, nowhere else."""
+    releases = yaml_of(ROOT / "artifacts" / "releases.yml")
+    allowed = {ROOT / "artifacts" / "releases.yml", ROOT / "README.md"}
+    wrong = []
+    for name, release in releases.items():
+        version = re.compile(rf"(?<![\d.]){re.escape(str(release['version']))}(?![\d.])")
+        wrong += [
+            f"{name} {release['version']}: {path.relative_to(ROOT)}"
+            for path in tracked()
+            if path not in allowed
+            and not path.is_relative_to(ROOT / "artifacts" / "locks")
+            and not path.is_relative_to(ROOT / "requirements")
+            and version.search(text_of(path))
+        ]
+    assert wrong == []
+
+
+def test_ports_stand_in_the_table_alone() -> None:
+    """Wiring and plays take ports from the table; only a role's own defaults repeat the usual ones."""
+    services = yaml_of(ROOT / "inventories/group_vars/all/services.yml")["services"]
+    ports = {str(port["port"]) for service in services.values() for port in service["ports"].values()}
+    pattern = re.compile(rf"(?<![\d.])({'|'.join(sorted(ports))})(?![\d.])")
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in tracked()
+        if path.suffix in (".yml", ".j2", "")
+        and path.name != "services.yml"
+        and (
+            path.is_relative_to(ROOT / "roles")
+            or path.is_relative_to(ROOT / "inventories")
+            or path.name == "site.yml"
+        )
+        and path.parent.name not in ("defaults", "meta")
+        for number, line in enumerate(text_of(path).splitlines(), 1)
+        if pattern.search(line.split("#")[0])
+    ]
+    assert wrong == []
+
+
+def test_every_lock_belongs_to_a_release() -> None:
+    releases = yaml_of(ROOT / "artifacts" / "releases.yml")
+    locks = {path.stem for path in (ROOT / "artifacts" / "locks").glob("*.json")}
+    assert locks == set(releases)
+
+
+def test_locks_name_no_registry() -> None:
+    """Where packages come from is a setting of the machine."""
+    wrong = [path for path in tracked() if path.parent.name == "requirements" and "://" in text_of(path)]
+    assert wrong == []
