@@ -99,6 +99,12 @@ def audit(
     return result
 
 
+def audited_until(connections: Connections) -> datetime:
+    """Return where the first window begins that was not audited yet."""
+    with closing(postgresql_connect(connections.postgresql, application_name="audit")) as postgresql:
+        return next_window(postgresql, GRACE)[0]
+
+
 def next_window(postgresql: PostgresqlConnection, grace: timedelta) -> tuple[datetime, datetime]:
     """Return the next closed window, in whole minutes; an empty one (start is end) when none is closed yet."""
     with postgresql, postgresql.cursor() as cursor:

@@ -10,7 +10,8 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from millrace import source, store, tables, topics
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONF_KEYS: Final = ("seed", "count")
+CONF_KEYS: Final = ("seed", "count", "deadline")
+# Seconds that a batch may take to each station.
+DEFAULT_DEADLINE: Final = 600.0
+LONGEST_DEADLINE: Final = 86_400.0
 _NAMED_IDS: Final = 20
 
 
@@ -38,6 +42,22 @@ class BatchFailedError(MillraceError):
 
 class BatchLateError(MillraceError):
     """Users of the batch did not reach a station before its deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conf:
+    """What a run asks for; `deadline` is in seconds, for each station."""
+
+    seed: str
+    count: int
+    deadline: float
+
+
+class SentAgain(TypedDict):
+    """What `send_again` changes of a batch."""
+
+    republished: int
+    dead_letters_from: dict[str, int] | None
 
 
 class StoredBatch(TypedDict):
@@ -62,14 +82,14 @@ def fetch_and_store(
 ) -> StoredBatch:
     """Fetch a run's batch from the source and store it with its outbox rows.
 
-    `conf` may hold `seed` (default: a function of the run id) and `count` (default 500). A run that is repeated
-    asks for the same people; those of them that were stored and can't be read in Cassandra are put into the outbox
+    `conf` may hold `seed` (default: a function of the run id), `count` (default 500) and `deadline`, which is for those
+    who wait. A run that is repeated asks for the same people; those of them that were stored and can't be read in Cassandra are put into the outbox
     again. Raises ConfError, source.SourceError, store.ReplayDiffersError; then PostgreSQL is as it was.
     """
-    seed, count = parse_conf(run_id, conf)
+    asked = parse_conf(run_id, conf)
     origin = connections.source
     letters_from = _dead_letters_end(connections)
-    batch = source.fetch(origin.url, origin.name, seed, count, patience=patience)
+    batch = source.fetch(origin.url, origin.name, asked.seed, asked.count, patience=patience)
     with _postgresql(connections) as postgresql:
         stored = store.store(postgresql, batch.users)
         republished = 0
@@ -78,14 +98,14 @@ def fetch_and_store(
     log.info(
         "batch %s (seed %s): %d users, %d of them new, %d put back into the outbox",
         batch.batch_id,
-        seed,
+        asked.seed,
         len(batch.users),
         stored.inserted,
         republished,
     )
     return {
         "batch_id": batch.batch_id,
-        "seed": seed,
+        "seed": asked.seed,
         "count": len(batch.users),
         "inserted": stored.inserted,
         "republished": republished,
@@ -93,19 +113,27 @@ def fetch_and_store(
     }
 
 
-def parse_conf(run_id: str, conf: Mapping[str, Any] | None) -> tuple[str, int]:
-    """Return seed and count of a run; raise ConfError, SeedError or BatchSizeError naming what is wrong."""
-    conf = conf or {}
-    if unknown := sorted(set(conf) - set(CONF_KEYS)):
+def parse_conf(run_id: str, conf: Mapping[str, Any] | None) -> Conf:
+    """Return what a run asks for; a key that is missing or null has its default.
+
+    Raises ConfError, SeedError or BatchSizeError naming what is wrong.
+    """
+    given = {key: value for key, value in (conf or {}).items() if value is not None}
+    if unknown := sorted(set(given) - set(CONF_KEYS)):
         raise ConfError(
-            f"conf: unknown {', '.join(map(repr, unknown))}; it may hold {' and '.join(CONF_KEYS)}"
+            f"conf: unknown {', '.join(map(repr, unknown))}; it may hold {', '.join(CONF_KEYS[:-1])} and {CONF_KEYS[-1]}"
         )
-    seed, count = conf.get("seed"), conf.get("count", source.DEFAULT_COUNT)
-    if seed is not None and not isinstance(seed, str):
+    seed = given.get("seed", source.seed_for(run_id))
+    count, deadline = given.get("count", source.DEFAULT_COUNT), given.get("deadline", DEFAULT_DEADLINE)
+    if not isinstance(seed, str):
         raise ConfError(f"conf.seed must be text, not {type(seed).__name__}")
     if type(count) is not int:
         raise ConfError(f"conf.count must be an integer, not {type(count).__name__}")
-    return source.check_seed(seed if seed is not None else source.seed_for(run_id)), source.check_count(count)
+    if type(deadline) not in (int, float) or not 0 < deadline <= LONGEST_DEADLINE:
+        raise ConfError(
+            f"conf.deadline must be seconds, more than 0 and at most {LONGEST_DEADLINE:g}, is {deadline!r}"
+        )
+    return Conf(source.check_seed(seed), source.check_count(count), float(deadline))
 
 
 def published(connections: Connections, batch_id: str) -> list[str]:
@@ -144,20 +172,25 @@ def republish(connections: Connections, batch_id: str, *, everything: bool = Fal
         return _republish_unreadable(connections, postgresql, batch_id)
 
 
+def send_again(connections: Connections, batch_id: str) -> SentAgain:
+    """Put a batch's users that can't be read into the outbox again, for a new attempt: older dead letters don't count."""
+    letters_from = _dead_letters_end(connections)
+    return {"republished": republish(connections, batch_id), "dead_letters_from": letters_from}
+
+
 def last_stations(connections: Connections, batch_id: str, user_ids: Collection[str]) -> dict[str, str]:
     """Say for each id which station it reached last. Reads the topic since the batch was stored: for errors."""
     with _postgresql(connections) as postgresql:
         users = store.batch_users(postgresql, batch_id)
         waiting = set(store.unpublished(postgresql, batch_id))
         refused = store.quarantined(postgresql, batch_id)
-    wanted = set(user_ids)
     seen: dict[str, str] = {}
-    with topics.consumer(connections.kafka) as consumer:
-        since = min(user.created_at for user in users)
-        ends = topics.end_offsets(consumer)
-        for record in topics.records(consumer, topics.offsets_at(consumer, since), ends):
-            if (user_id := topics.user_id(record.key)) in wanted and user_id is not None:
-                seen[user_id] = str(topics.Place(record.topic, record.partition, record.offset))
+    published = "published, and not in the topic any more or not visible yet"
+    try:
+        seen = _in_topic(connections, set(user_ids), min(user.created_at for user in users))
+    except topics.TopicReadError as error:
+        log.warning("what the topic holds of batch %s is not known: %s", batch_id, error)
+        published = "published; the topic can't be read"
     known = {user.user_id for user in users}
     stations = {}
     for user_id in user_ids:
@@ -170,7 +203,7 @@ def last_stations(connections: Connections, batch_id: str, user_ids: Collection[
         elif user_id in waiting:
             stations[user_id] = "outbox: not published by the relay"
         else:
-            stations[user_id] = "published, and not in the topic any more or not visible yet"
+            stations[user_id] = published
     return stations
 
 
@@ -190,8 +223,8 @@ def late(batch_id: str, station: str, stations: Mapping[str, str]) -> BatchLateE
     )
 
 
-def delete_older(connections: Connections, keep: timedelta) -> int:
-    """Delete the users that PostgreSQL stored longer ago than `keep`; return how many.
+def delete_older(connections: Connections, before: datetime) -> int:
+    """Delete the users that PostgreSQL stored before a moment; return how many.
 
     What waits for the relay or sits in quarantine stays. Each 10,000 are a transaction of their own.
     """
@@ -199,7 +232,7 @@ def delete_older(connections: Connections, keep: timedelta) -> int:
     with _postgresql(connections) as postgresql:
         while True:
             with postgresql, postgresql.cursor() as cursor:
-                cursor.execute("SELECT millrace.delete_users(now() - %s)", (keep,))
+                cursor.execute("SELECT millrace.delete_users(%s)", (before,))
                 count: int = (cursor.fetchone() or (0,))[0]
             deleted += count
             if not count:
@@ -217,6 +250,17 @@ def _dead_letters_end(connections: Connections) -> dict[str, int] | None:
         )
         return None
     return {str(partition): offset for partition, offset in ends.items()}
+
+
+def _in_topic(connections: Connections, user_ids: Collection[str], since: datetime) -> dict[str, str]:
+    """Return the place in the topic of those users that it holds since a moment."""
+    places = {}
+    with topics.consumer(connections.kafka) as consumer:
+        ends = topics.end_offsets(consumer)
+        for record in topics.records(consumer, topics.offsets_at(consumer, since), ends):
+            if (user_id := topics.user_id(record.key)) is not None and user_id in user_ids:
+                places[user_id] = str(topics.Place(record.topic, record.partition, record.offset))
+    return places
 
 
 def _republish_unreadable(connections: Connections, postgresql: PostgresqlConnection, batch_id: str) -> int:

@@ -1,7 +1,7 @@
 """The tasks' functions, as far as PostgreSQL and the source carry; with Kafka and Cassandra the platform tests them."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -36,8 +36,9 @@ def users(connect, source_url):
 
 
 def test_a_runs_conf() -> None:
-    assert flow.parse_conf("run", None) == (source.seed_for("run"), 500)
-    assert flow.parse_conf("run", {"seed": "mine-", "count": 7}) == ("mine-", 7)
+    assert flow.parse_conf("run", None) == flow.Conf(source.seed_for("run"), 500, 600.0)
+    assert flow.parse_conf("run", {"seed": "mine-", "count": 7, "deadline": 9}) == flow.Conf("mine-", 7, 9.0)
+    assert flow.parse_conf("run", dict.fromkeys(flow.CONF_KEYS)) == flow.parse_conf("run", {})
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,9 @@ def test_a_runs_conf() -> None:
         ({"seed": 7}, "conf.seed must be text"),
         ({"count": "500"}, "conf.count must be an integer"),
         ({"count": True}, "conf.count must be an integer"),
+        ({"deadline": 0}, "conf.deadline must be seconds"),
+        ({"deadline": "60"}, "conf.deadline must be seconds"),
+        ({"deadline": float("nan")}, "conf.deadline must be seconds"),
     ],
 )
 def test_a_conf_that_is_not_understood_is_refused(conf: dict, reason: str) -> None:
@@ -90,8 +94,9 @@ def test_retention_deletes_what_is_published_and_old(connect, connections, users
     with connect("millrace") as owner, owner.cursor() as cursor:
         cursor.execute("DELETE FROM millrace.users_outbox")
         cursor.execute("UPDATE millrace.users SET created_at = now() - interval '8 days' WHERE position < 20")
-    assert flow.delete_older(connections, timedelta(days=9)) == 0
-    assert flow.delete_older(connections, timedelta(days=7)) == 20
+    now = datetime.now(UTC)
+    assert flow.delete_older(connections, now - timedelta(days=9)) == 0
+    assert flow.delete_older(connections, now - timedelta(days=7)) == 20
 
 
 def test_published_names_what_waits(connect, connections, users) -> None:

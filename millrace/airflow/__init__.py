@@ -1,0 +1,35 @@
+"""What the DAGs need of Airflow beside plain tasks: waiting without a worker, windows, the rollup's submission.
+
+DAG files import this at every parse, and the triggerer loads its triggers from here: nothing heavy at the top.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from airflow.sdk.configuration import conf
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from millrace.connections import Connections
+
+# The section of airflow.cfg that is the flow's own.
+SECTION: Final = "millrace"
+
+
+def client(name: str) -> Connections:
+    """Return the connections of a client identity (`ingest`, `audit`); raises ConnectionsError."""
+    from pathlib import Path
+
+    from millrace import connections
+
+    folder = conf.get(SECTION, "connections_folder", fallback="/etc/millrace/connections")
+    return connections.load(Path(folder) / f"{name}.json")
+
+
+def users_retention() -> timedelta:
+    """Return how long PostgreSQL keeps users."""
+    from datetime import timedelta
+
+    return timedelta(days=conf.getint(SECTION, "users_retention_days", fallback=30))

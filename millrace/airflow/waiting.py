@@ -1,0 +1,179 @@
+"""Waiting for a batch without holding a worker: a task looks once, then its trigger asks again until a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from millrace.airflow import client
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+Station = Literal["published", "readable"]
+
+# Seconds between two looks: short while most batches arrive, then longer, because a look costs a login to each store.
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 15.0
+# Seconds past the deadline after which the scheduler takes the task back from a triggerer that doesn't answer.
+TRIGGERER_GRACE: Final = 60.0
+
+
+class Batch(TypedDict):
+    """What tasks hand on of a batch; ids and counts, never rows."""
+
+    batch_id: str
+    seed: str
+    count: int
+    inserted: int
+    republished: int
+    dead_letters_from: dict[str, int] | None
+    # The try of the task that last put the batch, or what was missing of it, into the outbox.
+    attempt: int
+
+
+def missing(station: Station, batch: Batch) -> list[str]:
+    """Return the ids of the batch's users that have not reached the station; raises what `millrace.flow` raises."""
+    from millrace import flow
+
+    connections = client("ingest")
+    if station == "published":
+        return flow.published(connections, batch["batch_id"])
+    return flow.readable(connections, batch["batch_id"], batch["dead_letters_from"])
+
+
+class BatchTrigger(BaseTrigger):
+    """Asks again and again whether a batch has reached a station, until `deadline` (seconds since the epoch).
+
+    Its one event says `there`, `late`, or `failed` with the error. A store that can't be asked for a while is logged
+    and asked again: whether the batch arrives is not known by that.
+    """
+
+    def __init__(self, station: Station, batch: Batch, deadline: float) -> None:
+        super().__init__()
+        self.station: Station = station
+        self.batch = batch
+        self.deadline = deadline
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what makes this trigger again."""
+        arguments = {"station": self.station, "batch": self.batch, "deadline": self.deadline}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield the one event."""
+        yield TriggerEvent(await self._outcome())
+
+    async def _outcome(self) -> dict[str, str]:
+        from millrace.errors import MillraceError
+        from millrace.flow import BatchFailedError
+
+        pause = FIRST_PAUSE
+        while (left := self.deadline - time.time()) > 0:
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+            try:
+                waited_for = await asyncio.to_thread(missing, self.station, self.batch)
+            except BatchFailedError as error:
+                return {"outcome": "failed", "error": str(error)}
+            except MillraceError as error:
+                self.log.warning("can't look, asking again: %s", error)
+                continue
+            if not waited_for:
+                return {"outcome": "there"}
+            self.log.info("%d users are not %s yet", len(waited_for), self.station)
+        return {"outcome": "late"}
+
+
+class BatchWait(BaseOperator):
+    """Waits until every user of a batch has reached a station, for at most the run's deadline.
+
+    Fails at once when a user sits in quarantine or is a dead letter, and names at the deadline each missing user's last
+    station. When only this task is run again, what of the batch can't be read is first put into the outbox again: else
+    it would wait for what is lost.
+    """
+
+    template_fields = ("batch",)
+
+    def __init__(self, *, station: Station, batch: Any, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.station: Station = station
+        self.batch = batch
+
+    def execute(self, context: Context) -> Batch:
+        """Look once, and leave the waiting to the trigger; return the batch for the next task."""
+        from millrace import flow
+        from millrace.errors import MillraceError
+
+        run, tries = context["dag_run"], context["ti"].try_number
+        batch: Batch = self.batch
+        deadline = flow.parse_conf(run.run_id, run.conf).deadline
+        if tries > batch["attempt"]:
+            batch = {**batch, **flow.send_again(client("ingest"), batch["batch_id"]), "attempt": tries}
+        until = time.time() + deadline
+        try:
+            waited_for = missing(self.station, batch)
+        except flow.BatchFailedError:
+            raise
+        except MillraceError as error:
+            self.log.warning("can't look, asking again: %s", error)
+        else:
+            if not waited_for:
+                return batch
+            self.log.info(
+                "%d of %d users are not %s yet; waiting up to %g s",
+                len(waited_for),
+                batch["count"],
+                self.station,
+                deadline,
+            )
+        raise TaskDeferred(
+            trigger=BatchTrigger(self.station, batch, until),
+            method_name=self.go_on.__name__,
+            kwargs={"batch": batch},
+            timeout=timedelta(seconds=deadline + TRIGGERER_GRACE),
+        )
+
+    def go_on(self, context: Context, event: dict[str, str], batch: Batch) -> Batch:
+        """Act on the trigger's event."""
+        from millrace import flow
+
+        if event["outcome"] == "failed":
+            raise flow.BatchFailedError(event["error"])
+        return self._at_deadline(batch) if event["outcome"] == "late" else batch
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Treat a triggerer that doesn't answer as a deadline that passed."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout:
+            self.log.error(
+                "the triggerer did not answer by the deadline: see `journalctl -u airflow-triggerer`"
+            )
+            return self._at_deadline(self.batch)
+
+    def _at_deadline(self, batch: Batch) -> Batch:
+        """Look for the last time; return the batch if it is there, raise BatchLateError if not."""
+        from millrace import flow
+        from millrace.errors import MillraceError
+
+        batch_id = batch["batch_id"]
+        try:
+            late = missing(self.station, batch)
+        except flow.BatchFailedError:
+            raise
+        except MillraceError as error:
+            raise flow.BatchLateError(
+                f"batch {batch_id}: not known to be {self.station} before the deadline, because it can't be looked: "
+                f"{error}"
+            ) from error
+        if late:
+            raise flow.late(batch_id, self.station, flow.last_stations(client("ingest"), batch_id, late))
+        return batch
