@@ -1,4 +1,9 @@
-"""Real parts for the package's tests: PostgreSQL as a cluster of its own, and the offline source on loopback."""
+"""Real parts for tests: PostgreSQL as a cluster of its own, and the offline source on loopback.
+
+Tests of every kind load this, in environments of their own: what a fixture needs, it imports itself.
+"""
+
+from __future__ import annotations
 
 import getpass
 import os
@@ -10,12 +15,15 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from psycopg2.extensions import connection as PostgresqlConnection
 
-from millrace import connections, migrate, offline_source
-from millrace.source import Patience
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as PostgresqlConnection
+
+    from millrace import connections, offline_source
+    from millrace.source import Patience
 
 ROLES = ("ingest", "relay", "audit")
 CONTROL_TOKEN = "token-of-the-tests"  # noqa: S105 - of a server that lives as long as these tests
@@ -36,6 +44,8 @@ def _postgresql_binaries() -> Path:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[connections.PostgreSQL]:
     """A cluster of its own on a unix socket, with the clients' roles and a migrated database; as its owner."""
+    from millrace import connections
+
     binaries = _postgresql_binaries()
     # PostgreSQL refuses to run as root.
     user = "nobody" if os.geteuid() == 0 else getpass.getuser()
@@ -84,6 +94,8 @@ def postgresql_server() -> Iterator[connections.PostgreSQL]:
 
 
 def _prepare(folder: Path, owner: connections.PostgreSQL) -> None:
+    from millrace import connections, migrate
+
     admin = connections.postgresql_connect(
         connections.PostgreSQL(host=str(folder), dbname="postgres", user="postgres"), application_name="tests"
     )
@@ -98,12 +110,14 @@ def _prepare(folder: Path, owner: connections.PostgreSQL) -> None:
     connection.close()
 
 
-Connect = Callable[[str], PostgresqlConnection]
+Connect = Callable[[str], "PostgresqlConnection"]
 
 
 @pytest.fixture
 def connect(as_role: Callable[[str], connections.PostgreSQL]) -> Iterator[Connect]:
     """Open a session as one of the roles, on empty tables."""
+    from millrace import connections
+
     opened: list[PostgresqlConnection] = []
 
     def open_as(role: str) -> PostgresqlConnection:
@@ -137,6 +151,8 @@ def control_token() -> str:
 
 @pytest.fixture(scope="session")
 def _source_server() -> Iterator[offline_source.Server]:
+    from millrace import offline_source
+
     server = offline_source.Server("127.0.0.1", 0, control_token=CONTROL_TOKEN, rate_limit=0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -161,4 +177,6 @@ def source_url(source_server: offline_source.Server) -> str:
 @pytest.fixture
 def impatient() -> Patience:
     """Short enough for a test, long enough for a slow machine to answer within it."""
+    from millrace.source import Patience
+
     return Patience(deadline=1.5, connect_timeout=1.0, answer_timeout=0.5, first_wait=0.05, longest_wait=0.2)
