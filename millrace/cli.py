@@ -75,6 +75,30 @@ def source_serve(bind: str, port: int, control_token_file: Path | None, rate_lim
     offline_source.serve(bind, port, control_token_file=control_token_file, rate_limit=rate_limit)
 
 
+@source_group.command("fault")
+@click.argument("kind")
+@click.option(
+    "--count", type=click.IntRange(1), help="For how many requests. Default: until `millrace source well`."
+)
+@click.pass_context
+def source_fault(ctx: click.Context, kind: str, count: int | None) -> None:
+    """Make the offline source misbehave: KIND is 429, 503, 403, 404, html, empty, half, truncated, hang, reset or error."""
+    from millrace import offline_source
+
+    offline_source.control(_connections(ctx).source, kind, count)
+    click.echo(f"the source answers {f'{count} requests' if count else 'everything'} with {kind}")
+
+
+@source_group.command("well")
+@click.pass_context
+def source_well(ctx: click.Context) -> None:
+    """Make the offline source behave again."""
+    from millrace import offline_source
+
+    offline_source.control(_connections(ctx).source, None)
+    click.echo("the source is well")
+
+
 @main.command()
 @click.argument("service")
 @click.pass_context
@@ -143,16 +167,20 @@ def registry() -> None:
 
 @registry.command("register")
 @click.option(
-    "--compatibility", default="BACKWARD", show_default=True, help="The subject's compatibility level."
+    "--compatibility", default="BACKWARD", show_default=True, help="The compatibility level of all subjects."
 )
 @click.pass_context
 def registry_register(ctx: click.Context, compatibility: str) -> None:
-    """Register this version's schema of the event, and set its subject's compatibility level."""
+    """Register this version's schema of the event, and set the compatibility level, in general and of its subject."""
     from millrace.registry import RegistryClient, SchemaNotFoundError
     from millrace.schemas import SUBJECT, users_created_text
 
     with RegistryClient(_connections(ctx).registry) as client:
         changed = False
+        # First: a registry without one takes whatever comes.
+        if client.compatibility() != compatibility:
+            client.set_compatibility(compatibility)
+            changed = True
         try:
             schema_id = client.lookup(SUBJECT, users_created_text())
         except SchemaNotFoundError:

@@ -86,10 +86,14 @@ class Cassandra:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The users' source: base URL of the API's version, and the logical name that enters every id."""
+    """The users' source: base URL of the API's version, and the logical name that enters every id.
+
+    `control_token` is the offline source's, for those who may make it misbehave.
+    """
 
     url: str
     name: str
+    control_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

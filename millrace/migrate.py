@@ -119,7 +119,7 @@ def migrate_postgresql(connection: PostgresqlConnection) -> list[str]:
                 )
             cursor.execute("SELECT version, name, checksum FROM millrace.schema_migrations")
             applied = {version: (name, checksum) for version, name, checksum in cursor.fetchall()}
-        for migration in pending(read(_folder("postgresql"), ".sql"), applied):
+        for migration in pending(postgresql_migrations(), applied):
             try:
                 with connection, connection.cursor() as cursor:
                     cursor.execute(migration.text)
@@ -139,6 +139,11 @@ def migrate_postgresql(connection: PostgresqlConnection) -> list[str]:
             with connection, connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock_all()")
     return applied_now
+
+
+def postgresql_migrations() -> list[Migration]:
+    """Return this version's migrations of PostgreSQL in order."""
+    return read(_folder("postgresql"), ".sql")
 
 
 def migrate_cassandra(

@@ -31,10 +31,11 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 from uuid import UUID
 
 from millrace import systemd
+from millrace.connections import Source
 from millrace.errors import MillraceError
 
 log = logging.getLogger(__name__)
@@ -182,6 +183,10 @@ class OfflineSourceError(MillraceError):
 
 class ControlTokenError(MillraceError):
     """The control endpoint's token can't be had."""
+
+
+class ControlError(MillraceError):
+    """The control endpoint did not do what it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -641,3 +646,29 @@ def serve(bind: str, port: int, *, control_token_file: Path | None, rate_limit: 
     )
     with server:
         server.serve_forever()
+
+
+def control(source: Source, kind: str | None, count: int | None = None) -> None:
+    """Make a running service misbehave in the way `kind` for the next `count` requests, or behave again (None).
+
+    Raises ControlTokenError when the connection has no token, and ControlError when the service refuses.
+    """
+    import requests
+
+    if source.control_token is None:
+        raise ControlTokenError(
+            f"no control token for {source.url}: is it an offline source, and are these an operator's connections?"
+        )
+    address = urljoin(source.url, "/control/fault")
+    try:
+        answer = requests.request(
+            "DELETE" if kind is None else "PUT",
+            address,
+            json=None if kind is None else {"kind": kind, "count": count},
+            headers={"Authorization": f"Bearer {source.control_token}"},
+            timeout=10,
+        )
+    except requests.RequestException as error:
+        raise ControlError(f"{address}: {error}") from error
+    if answer.status_code != HTTPStatus.OK:
+        raise ControlError(f"{address}: HTTP {answer.status_code} {answer.text[:300]}")

@@ -5,18 +5,32 @@ A rollout asks this between two hosts, a role at its end, and a person by ``mill
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from millrace.connections import Connections, Kafka, ZooKeeper, kafka_config, zookeeper_client
+from millrace.connections import (
+    Cassandra,
+    Connections,
+    Kafka,
+    ZooKeeper,
+    cassandra_session,
+    kafka_config,
+    zookeeper_client,
+)
 from millrace.errors import MillraceError
 
-# Every topic is the platform's own; this one is there to be written and read by checks alone.
+if TYPE_CHECKING:
+    from cassandra.cluster import Session
+    from cassandra.pool import Host
+
+# Every topic and table is the platform's own; these are there to be written and read by checks alone.
 PROBE_TOPIC = "millrace.probe"
+PROBE_TABLE = "probe"
 
 
 class NotWhole(MillraceError):
@@ -139,4 +153,236 @@ def _write_and_read_record(section: Kafka) -> None:
         raise NotWhole(f"Kafka gave another value back from {PROBE_TOPIC}, offset {place.offset}")
 
 
-CHECKS: dict[str, Callable[[Any], str]] = {"zookeeper": zookeeper, "kafka": kafka}
+def postgresql(connections: Connections) -> str:
+    """The server takes writes, keeps checksums, has this version's schema, and a row comes back."""
+    from contextlib import closing
+
+    import psycopg2
+
+    from millrace import migrate
+    from millrace.connections import postgresql_connect
+
+    section = connections.postgresql
+    value = str(uuid.uuid4())
+    with (
+        closing(postgresql_connect(section, application_name="health")) as session,
+        session.cursor() as cursor,
+    ):
+        try:
+            cursor.execute("SELECT pg_is_in_recovery(), current_setting('data_checksums'), version()")
+            recovering, checksums, version = cursor.fetchone()
+            cursor.execute("SELECT count(*) FROM millrace.schema_migrations")
+            (applied,) = cursor.fetchone()
+            cursor.execute("CREATE TEMPORARY TABLE probe (value text) ON COMMIT DROP")
+            cursor.execute("INSERT INTO probe VALUES (%s)", (value,))
+            cursor.execute("SELECT value FROM probe")
+            came_back = cursor.fetchall()
+        except psycopg2.Error as error:
+            raise NotWhole(
+                f"PostgreSQL at {section.host}, user {section.user}: {str(error).strip()}"
+            ) from error
+    known = len(migrate.postgresql_migrations())
+    if recovering:
+        raise NotWhole(f"PostgreSQL at {section.host} recovers and takes no writes")
+    if checksums != "on":
+        raise NotWhole(
+            f"PostgreSQL at {section.host} keeps no checksums of its pages: run pg_checksums --enable"
+        )
+    if applied != known:
+        raise NotWhole(
+            f"PostgreSQL at {section.host} has {applied} of {known} migrations: run `millrace migrate postgresql`"
+        )
+    if came_back != [(value,)]:
+        raise NotWhole(f"PostgreSQL at {section.host} gave another row back: {came_back}")
+    return f"PostgreSQL: {' '.join(version.split()[:2])}, {applied} migrations, a row came back"
+
+
+def schema_registry(connections: Connections) -> str:
+    """It answers to the login and to nobody else, and refuses a schema that breaks readers."""
+    import requests
+
+    from millrace.registry import RegistryClient, RegistryError, RegistryUnavailableError, SchemaNotFoundError
+    from millrace.schemas import SUBJECT, users_created, users_created_text
+
+    section = connections.registry
+    try:
+        stranger = requests.get(f"{section.url}/subjects", timeout=10, verify=section.ca_file or True)
+        if stranger.status_code != requests.codes.unauthorized:
+            raise NotWhole(
+                f"Schema Registry at {section.url} answers {stranger.status_code} without a login, not 401"
+            )
+        with RegistryClient(section) as client:
+            level = client.compatibility()
+            try:
+                schema_id = client.lookup(SUBJECT, users_created_text())
+            except SchemaNotFoundError:
+                return (
+                    f"Schema Registry: serves; {SUBJECT} is not registered yet (`millrace registry register`)"
+                )
+            event = users_created()
+            breaking = {**event, "fields": [*event["fields"], {"name": "probe", "type": "string"}]}
+            if not client.incompatibilities(SUBJECT, json.dumps(breaking)):
+                raise NotWhole(
+                    f"Schema Registry takes a schema that breaks readers of {SUBJECT}: run `millrace registry register`"
+                )
+    except (requests.RequestException, RegistryError, RegistryUnavailableError) as error:
+        raise NotWhole(f"Schema Registry, user {section.username}: {error}") from error
+    return f"Schema Registry: {SUBJECT} has id {schema_id}, {level}; a breaking schema is refused"
+
+
+# A user waits for the relay no longer than this, as long as the broker and the registry are there.
+RELAY_PATIENCE = 60.0
+
+
+def relay(connections: Connections) -> str:
+    """It holds a session with PostgreSQL, which it opens once it has its schema id and Kafka, and no user waits long."""
+    from contextlib import closing
+
+    import psycopg2
+
+    from millrace.connections import postgresql_connect
+
+    deadline = time.monotonic() + 30
+    while True:
+        with closing(postgresql_connect(connections.postgresql, application_name="health")) as session:
+            try:
+                with session, session.cursor() as cursor:
+                    cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'relay'")
+                    (sessions,) = cursor.fetchone()
+                    cursor.execute(
+                        "SELECT count(*), coalesce(extract(epoch FROM now() - min(enqueued_at)), 0)::float8 "
+                        "FROM millrace.users_outbox"
+                    )
+                    waiting, oldest = cursor.fetchone()
+            except psycopg2.Error as error:
+                raise NotWhole(f"PostgreSQL: {str(error).strip()}") from error
+        if sessions and oldest < RELAY_PATIENCE:
+            return f"Relay: {sessions} connected, {waiting} users wait"
+        if time.monotonic() > deadline:
+            raise NotWhole(
+                f"Relay: {sessions} connected, {waiting} users wait, the oldest for {oldest:.0f} s: what it waits for is in"
+                " `journalctl -u relay`"
+            )
+        time.sleep(0.5)
+
+
+def offline_source(connections: Connections) -> str:
+    """It gives the users that are asked for, the same ones twice."""
+    import requests
+
+    section = connections.source
+    parameters = {"results": "3", "seed": "health-probe", "page": "1"}
+    try:
+        answers = [
+            [
+                user["login"]["uuid"]
+                for user in requests.get(section.url, params=parameters, timeout=10).json()["results"]
+            ]
+            for _ in range(2)
+        ]
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        raise NotWhole(
+            f"Source at {section.url}: {error!r}; if it misbehaves on request: `millrace source well`"
+        ) from error
+    if len(answers[0]) != 3 or answers[0] != answers[1]:
+        raise NotWhole(f"Source at {section.url}: 3 users asked for twice gave {answers}")
+    return f"Source: {section.url} gives users"
+
+
+def cassandra(connections: Connections) -> str:
+    """Every node serves clients and reaches all others, all agree on the schema, and rows come back from each."""
+    section = connections.cassandra
+    session = cassandra_session(section, use_keyspace=False)
+    try:
+        nodes = _nodes(session, section)
+        schemas = {
+            str(_ask(session, node, "SELECT schema_version FROM system.local")[0][0])
+            for node in nodes.values()
+        }
+        if len(schemas) > 1:
+            raise NotWhole(f"Cassandra: the nodes have {len(schemas)} versions of the schema")
+        rows = _write_and_read_rows(session, section, nodes)
+    finally:
+        session.cluster.shutdown()
+    return (
+        f"Cassandra: {len(nodes)} nodes up, one schema{f', {rows} rows came back from each' if rows else ''}"
+    )
+
+
+def _nodes(session: Session, section: Cassandra) -> dict[str, Host]:
+    """Return every node by its name; raises NotWhole unless exactly the expected ones are there and serve."""
+    known = {host.endpoint.address: host for host in session.cluster.metadata.all_hosts()}
+    addresses = {name: socket.gethostbyname(name) for name in section.hosts}
+    faults = [f"{name} is not in the ring" for name, address in addresses.items() if address not in known]
+    faults += [
+        f"{address} is in the ring and should not be: remove it with `nodetool decommission` there, or"
+        " `nodetool removenode` where it is dead"
+        for address in known
+        if address not in addresses.values()
+    ]
+    nodes = {name: known[address] for name, address in addresses.items() if address in known}
+    for name, node in nodes.items():
+        try:
+            peers = len(_ask(session, node, "SELECT peer FROM system.peers_v2"))
+        except NotWhole as error:
+            faults.append(f"{name} is down ({error})")
+            continue
+        if peers != len(known) - 1:
+            faults.append(f"{name} knows {peers} other nodes of {len(known) - 1}")
+    if faults:
+        raise NotWhole("Cassandra: " + "; ".join(faults))
+    return nodes
+
+
+def _ask(session: Session, node: Host, statement: Any, parameters: Any = None) -> list[Any]:
+    """Return the rows that one node, as coordinator, answers with."""
+    from cassandra import DriverException
+    from cassandra.cluster import NoHostAvailable
+
+    try:
+        return list(session.execute(statement, parameters, timeout=10, host=node))
+    except NoHostAvailable as error:
+        raise NotWhole(
+            f"no connection: {'; '.join(str(cause) for cause in error.errors.values()) or error}"
+        ) from error
+    except DriverException as error:
+        raise NotWhole(str(error)) from error
+
+
+def _write_and_read_rows(session: Session, section: Cassandra, nodes: dict[str, Host]) -> int:
+    """Write rows that lie on all nodes, and read them through each at consistency ALL: it must reach every other.
+
+    Returns how many rows; none as long as there is no table for them.
+    """
+    from cassandra import ConsistencyLevel
+    from cassandra.query import SimpleStatement
+
+    metadata = session.cluster.metadata
+    keyspace = metadata.keyspaces.get(section.keyspace)
+    if keyspace is None or PROBE_TABLE not in keyspace.tables:
+        return 0
+    table, left, keys = f"{section.keyspace}.{PROBE_TABLE}", set(nodes.values()), []
+    while left:
+        key = uuid.uuid4()
+        if left & (owners := set(metadata.get_replicas(section.keyspace, key.bytes))):
+            keys.append(key)
+            left -= owners
+    value = uuid.uuid4()
+    read = SimpleStatement(
+        f"SELECT value FROM {table} WHERE id = %s",  # noqa: S608
+        consistency_level=ConsistencyLevel.ALL,
+    )
+    coordinators = list(nodes.items())
+    for key in keys:
+        _ask(session, coordinators[0][1], f"INSERT INTO {table} (id, value) VALUES (%s, %s)", (key, value))  # noqa: S608
+        for name, node in coordinators:
+            try:
+                found = [row.value for row in _ask(session, node, read, (key,))]
+            except NotWhole as error:
+                raise NotWhole(f"Cassandra: {name} does not reach every copy of a row: {error}") from error
+            if found != [value]:
+                raise NotWhole(f"Cassandra: {name} gave {found} back for {key}, not {value}")
+    return len(keys)
+
+
+CHECKS: dict[str, Callable[[Any], str]] = {"zookeeper": zookeeper, "kafka": kafka, "cassandra": cassandra}
