@@ -14,20 +14,23 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
-import sys
 import threading
 from functools import partial
 from pathlib import Path
 
 from millrace_spark import batches, registry, session, tables, topics
 from millrace_spark.transforms import Event
+from py4j.protocol import Py4JError
 from pyspark.errors import StreamingQueryException
 
 from millrace import connections, schemas
 from millrace.errors import MillraceError
 
 log = logging.getLogger("users_stream")
+
+_END_SECONDS = 20
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,15 +85,19 @@ def _run(checkpoint: Path, clients: connections.Connections, stop: threading.Eve
                 return "the query ended without an error"
         query.stop()
         return None
-    except StreamingQueryException as error:
+    except (StreamingQueryException, Py4JError) as error:  # Py4JError: the JVM is gone, or did not stop in time
         if stop.is_set():
+            log.warning("stopped within a batch, which will come again: %s", _one_line(str(error)))
             return None
         return _cause(error, write_batch.failure)
     finally:
-        spark.stop()
+        # A write that hangs in the JVM would hold up its end, too.
+        ending = threading.Thread(target=spark.stop, daemon=True)
+        ending.start()
+        ending.join(_END_SECONDS)
 
 
-def _cause(error: StreamingQueryException, failure: BaseException | None) -> str:
+def _cause(error: Exception, failure: BaseException | None) -> str:
     """Give the innermost cause in one line."""
     if failure is not None:
         return f"{type(failure).__name__}: {_one_line(str(failure))}"
@@ -102,4 +109,7 @@ def _one_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    # Not sys.exit, which would wait for every thread, also for one that waits for a hanging write.
+    os._exit(code)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import Final
 
 from pyspark import StorageLevel, inheritable_thread_target
 from pyspark.sql import DataFrame, Row
 
+from millrace.errors import MillraceError
 from millrace_spark import transforms
 from millrace_spark.registry import WriterSchemas
 from millrace_spark.transforms import Event
@@ -18,6 +20,12 @@ from millrace_spark.transforms import Event
 log = logging.getLogger(__name__)
 
 Write = Callable[[DataFrame], None]
+
+WRITE_DEADLINE_SECONDS: Final = 300.0
+
+
+class StalledError(MillraceError):
+    """A write neither ended nor failed in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,7 @@ class Batches:
     event: Event
     writers: WriterSchemas
     sinks: Sinks
+    write_deadline: float = WRITE_DEADLINE_SECONDS
     failure: BaseException | None = None
     _countries: set[str] = field(default_factory=set)
     _made_for: dict[int, str | None] | None = None
@@ -64,7 +73,9 @@ class Batches:
                 self._write_countries(decoded, counts)
                 self._write_tables(decoded)
             if dead:
-                self.sinks.dead_letters(transforms.dead_letters(decoded, self.event))
+                self._write(
+                    {"dead letters": (self.sinks.dead_letters, transforms.dead_letters(decoded, self.event))}
+                )
         finally:
             decoded.unpersist()
         log.log(
@@ -109,20 +120,37 @@ class Batches:
         seen = {country for row in counts if row.reason is None for country in row.countries}
         if new := seen - self._countries:
             good = decoded.where(decoded.reason.isNull()).select("country").distinct()
-            self.sinks.countries(good)
+            self._write({"countries": (self.sinks.countries, good)})
             self._countries |= new
 
     def _write_tables(self, decoded: DataFrame) -> None:
         """Write both tables side by side: a small batch is mostly waiting."""
-        writes = [
-            (self.sinks.users_by_id, transforms.users_by_id(decoded, self.event)),
-            (self.sinks.users_by_country, transforms.users_by_country(decoded, self.event)),
-        ]
-        # The jobs of both threads belong to the query's job group, so that stopping it cancels them.
-        futures = [
-            self._pool.submit(inheritable_thread_target(lambda write=write, rows=rows: write(rows)))
-            for write, rows in writes
-        ]
-        errors = [error for future in futures if (error := future.exception()) is not None]
-        if errors:
-            raise errors[0]
+        self._write(
+            {
+                "users_by_id": (self.sinks.users_by_id, transforms.users_by_id(decoded, self.event)),
+                "users_by_country": (
+                    self.sinks.users_by_country,
+                    transforms.users_by_country(decoded, self.event),
+                ),
+            }
+        )
+
+    def _write(self, writes: dict[str, tuple[Write, DataFrame]]) -> None:
+        """Write to these sinks at the same time; raise the first's error, or StalledError after the deadline.
+
+        The deadline is for the connector: when the whole ring goes away it may wait for the tables' metadata for
+        ever, even when the ring is back.
+        """
+        futures = {
+            # In the job group of the query, so that stopping it cancels them.
+            name: self._pool.submit(inheritable_thread_target(lambda write=write, rows=rows: write(rows)))
+            for name, (write, rows) in writes.items()
+        }
+        wait(futures.values(), timeout=self.write_deadline)
+        for future in futures.values():
+            if future.done():
+                future.result()
+        if stalled := [name for name, future in futures.items() if not future.done()]:
+            raise StalledError(
+                f"no answer within {self.write_deadline:g} s while writing {', '.join(stalled)}: is the cluster up?"
+            )

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from millrace_spark import registry
-from millrace_spark.batches import Batches, Sinks
+from millrace_spark.batches import Batches, Sinks, StalledError
 from millrace_spark.registry import StoppedError, WriterSchemas
 from millrace_spark.transforms import Event
 from pyspark.sql import DataFrame, SparkSession
@@ -70,6 +70,8 @@ class Written:
         self.order: list[str] = []
         self.rows: dict[str, list] = {}
         self.broken: str | None = None
+        self.hangs: str | None = None
+        self.released = threading.Event()
 
     def sinks(self) -> Sinks:
         return Sinks(
@@ -80,6 +82,8 @@ class Written:
         def write(rows: DataFrame) -> None:
             if self.broken == name:
                 raise OSError(f"{name} is down")
+            if self.hangs == name:
+                self.released.wait(60)
             self.rows.setdefault(name, []).extend(rows.drop("date_of_birth").collect())
             self.order.append(name)
 
@@ -228,6 +232,13 @@ def test_a_table_that_refuses_fails_the_batch(spark, batches: Batches, written: 
     assert set(ids(written, "users_by_id")) == set(ids(written, "users_by_country")) == {user(1)["user_id"]}
     assert reasons(written)[-1:] == [b"bad_magic"]
     assert {row.country for row in written.rows["countries"]} == {"Norway"}
+
+
+def test_a_write_that_hangs_fails_the_batch(spark, batches: Batches, written: Written) -> None:
+    written.hangs, batches.write_deadline = "users_by_country", 1.0
+    with pytest.raises(StalledError, match="within 1 s while writing users_by_country: is the cluster up"):
+        batches(records(spark, message(user(1))), 0)
+    written.released.set()
 
 
 def test_nothing_stays_in_memory(spark: SparkSession, batches: Batches, written: Written) -> None:
