@@ -385,4 +385,12 @@ def _write_and_read_rows(session: Session, section: Cassandra, nodes: dict[str, 
     return len(keys)
 
 
-CHECKS: dict[str, Callable[[Any], str]] = {"zookeeper": zookeeper, "kafka": kafka, "cassandra": cassandra}
+CHECKS: dict[str, Callable[[Any], str]] = {
+    "zookeeper": zookeeper,
+    "kafka": kafka,
+    "postgresql": postgresql,
+    "schema_registry": schema_registry,
+    "relay": relay,
+    "offline_source": offline_source,
+    "cassandra": cassandra,
+}
