@@ -22,7 +22,7 @@ from pathlib import Path
 
 from millrace_spark import batches, registry, session, tables, topics
 from millrace_spark.transforms import Event
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark.errors import StreamingQueryException
 
 from millrace import connections, schemas
@@ -85,7 +85,10 @@ def _run(checkpoint: Path, clients: connections.Connections, stop: threading.Eve
                 return "the query ended without an error"
         query.stop()
         return None
-    except (StreamingQueryException, Py4JError) as error:  # Py4JError: the JVM is gone, or did not stop in time
+    except (
+        StreamingQueryException,
+        Py4JError,
+    ) as error:  # Py4JError: the JVM is gone, or did not stop in time
         if stop.is_set():
             log.warning("stopped within a batch, which will come again: %s", _one_line(str(error)))
             return None
