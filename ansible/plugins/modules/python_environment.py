@@ -18,8 +18,8 @@ short_description: Install a locked Python environment from the depot
 description:
   - Makes a virtual environment from the wheels of one requirements file, every one held to its hash. Its folder is named
     by a hash of that file, I(root)/current points to it, the one before is kept.
-  - Installs the project's own wheel into it, and records its hash in I(root)/current/.wheel, which is in the fingerprint
-    of the services that run from it.
+  - Installs the project's own wheel into it, and records both in I(root)/current/.wheel, which is in the fingerprint of
+    the services that run from it.
 options:
   root: {description: Folder that holds the environments., type: path, required: true}
   requirements: {description: Text of the requirements file with hashes., type: str, required: true}
@@ -38,8 +38,13 @@ options:
 
 # Written last: an environment without it was cut off.
 MARKER = ".complete"
-# Holds the hash of the project's own wheel that was installed last.
+# Names the environment and the hash of the project's own wheel in it.
 WHEEL = ".wheel"
+
+
+def contents(target: Path, wheel_sha256: str) -> str:
+    """Return what services run from: another lock is another folder, another wheel another hash."""
+    return f"{target.name} {wheel_sha256}\n"
 
 
 def uv_lock(requirements: str) -> str:
@@ -118,7 +123,7 @@ class Installer:
         """Install the project's own wheel; its version stays the same while it is worked on."""
         address = f"{self.base}/own/{self.params['wheel']}"
         self.install_locked(f"millrace @ {address} --hash=sha256:{self.params['wheel_sha256']}\n", again=True)
-        (self.target / WHEEL).write_text(self.params["wheel_sha256"])
+        (self.target / WHEEL).write_text(contents(self.target, self.params["wheel_sha256"]))
 
 
 def main() -> None:
@@ -150,14 +155,15 @@ def main() -> None:
     previous = current.readlink().name if current.is_symlink() else None
     complete = (target / MARKER).exists()
     wheel = (target / WHEEL).read_text() if complete and (target / WHEEL).exists() else None
-    changed = previous != target.name or not complete or wheel != params["wheel_sha256"]
+    wanted = contents(target, params["wheel_sha256"])
+    changed = previous != target.name or not complete or wheel != wanted
     if changed and not module.check_mode:
         try:
             root.mkdir(mode=0o755, parents=True, exist_ok=True)
             installer = Installer(params, target)
             if not complete:
                 installer.environment()
-            if wheel != params["wheel_sha256"]:
+            if wheel != wanted:
                 installer.own_wheel()
             new = root / ".current.new"
             new.unlink(missing_ok=True)
