@@ -177,7 +177,7 @@ def registry_register(ctx: click.Context, compatibility: str) -> None:
 
     with RegistryClient(_connections(ctx).registry) as client:
         changed = False
-        # First: a registry without one takes whatever comes.
+        # First: a registry without a level takes whatever comes.
         if client.compatibility() != compatibility:
             client.set_compatibility(compatibility)
             changed = True
@@ -185,6 +185,7 @@ def registry_register(ctx: click.Context, compatibility: str) -> None:
             schema_id = client.lookup(SUBJECT, users_created_text())
         except SchemaNotFoundError:
             schema_id, changed = client.register(SUBJECT, users_created_text()), True
+        # Of its own too: whoever lowers the general one does not mean this subject.
         if client.compatibility(SUBJECT) != compatibility:
             client.set_compatibility(compatibility, SUBJECT)
             changed = True

@@ -100,10 +100,13 @@ class RegistryClient:
         path = "/config" if subject is None else f"/config/{quote(subject, safe='')}"
         self._request("PUT", path, {"compatibility": level})
 
-    def compatibility(self, subject: str | None = None) -> str:
-        """Return the compatibility level, of one subject or of all that have none of their own."""
-        path = "/config" if subject is None else f"/config/{quote(subject, safe='')}?defaultToGlobal=true"
-        return str(self._request("GET", path)["compatibilityLevel"])
+    def compatibility(self, subject: str | None = None) -> str | None:
+        """Return the compatibility level of a subject's own, or the one of all that have none; None if not set."""
+        path = "/config" if subject is None else f"/config/{quote(subject, safe='')}"
+        try:
+            return str(self._request("GET", path)["compatibilityLevel"])
+        except SchemaNotFoundError:
+            return None
 
     def _request(self, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
         url = f"{self._url}{path}"

@@ -76,11 +76,13 @@ def test_a_schema_is_found_by_its_text_and_by_its_id(server, client) -> None:
 
 def test_levels(server, client) -> None:
     server.answers["PUT /config"] = server.answers["PUT /config/s"] = (200, {"compatibility": "BACKWARD"})
-    server.answers["GET /config/s?defaultToGlobal=true"] = (200, {"compatibilityLevel": "BACKWARD"})
+    server.answers["GET /config/s"] = (200, {"compatibilityLevel": "BACKWARD"})
+    server.answers["GET /config/t"] = (404, {"message": "t has none of its own"})
     client.set_compatibility("BACKWARD")
     client.set_compatibility("BACKWARD", "s")
     assert [json.loads(body) for _, _, body in server.requests] == [{"compatibility": "BACKWARD"}] * 2
     assert client.compatibility("s") == "BACKWARD"
+    assert client.compatibility("t") is None
 
 
 @pytest.mark.parametrize(
