@@ -1,0 +1,100 @@
+"""Environments beside each other, and secrets that are made once."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from millrace import environment as environments
+from millrace import secrets
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "lxc")
+    monkeypatch.setenv("MILLRACE_TOPOLOGY", "tests/molecule/kafka.yml")
+    return tmp_path / "millrace"
+
+
+def current(name: str, monkeypatch: pytest.MonkeyPatch, *, create: bool = True) -> environments.Environment:
+    monkeypatch.setenv("MILLRACE_ENV", name)
+    return environments.current(create=create)
+
+
+def test_environments_share_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [current(f"e{number}", monkeypatch) for number in range(7)]
+    addresses = [host["address"] for environment in made for host in environment.hosts()]
+    assert len(set(addresses)) == len(addresses)
+    with pytest.raises(environments.EnvironmentFault, match="all 7 slices"):
+        current("e8", monkeypatch)
+
+
+def test_the_second_look_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert current("one", monkeypatch) == current("one", monkeypatch, create=False)
+
+
+def test_an_environment_that_is_not_there_says_how_to_make_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(environments.EnvironmentFault, match="make up"):
+        current("none", monkeypatch, create=False)
+
+
+def test_another_clones_environment_is_refused_by_name(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current("one", monkeypatch)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "site.yml").touch()
+    file = state / "one" / "environment.yml"
+    file.write_text(file.read_text().replace(str(environments.topologies.ROOT), str(other)))
+    with pytest.raises(environments.EnvironmentFault, match=f"operated from the clone {other}"):
+        current("one", monkeypatch)
+    (other / "site.yml").unlink()
+    assert current("one", monkeypatch).clone == str(environments.topologies.ROOT), (
+        "a clone that is gone is followed"
+    )
+
+
+def test_another_topology_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    current("one", monkeypatch)
+    monkeypatch.setenv("MILLRACE_TOPOLOGY", "single")
+    with pytest.raises(environments.EnvironmentFault, match="was made with topology"):
+        current("one", monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["Upper", "with space", "much-too-long-a-name", "1st"])
+def test_names_that_make_no_host_names_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(environments.EnvironmentFault, match="a name is a letter"):
+        current(name, monkeypatch)
+
+
+def test_secrets_are_made_once_and_encrypted(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    current("one", monkeypatch)
+    known = secrets.read(state / "one")
+    assert set(known) == set(secrets.SECRETS)
+    assert len(set(known.values())) == len(known)
+    current("one", monkeypatch)
+    assert secrets.read(state / "one") == known
+    raw = (state / "one" / "secrets.yml").read_bytes()
+    assert raw.startswith(b"$ANSIBLE_VAULT")
+    for name in ("vault_key", "secrets.yml", "ssh_key"):
+        assert stat.S_IMODE((state / "one" / name).stat().st_mode) == 0o600, name
+
+
+def test_a_new_secret_leaves_the_old_ones(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    current("one", monkeypatch)
+    known = secrets.read(state / "one")
+    monkeypatch.setitem(secrets.SECRETS, "brand_new", lambda: "new")
+    current("one", monkeypatch)
+    assert secrets.read(state / "one") == {**known, "brand_new": "new"}
+
+
+@pytest.mark.parametrize("lost", ["vault_key", "secrets.yml"])
+def test_lost_secrets_are_not_made_anew(lost: str, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    current("one", monkeypatch)
+    (state / "one" / lost).unlink()
+    with pytest.raises(secrets.SecretsFault, match=f"{lost} is gone"):
+        current("one", monkeypatch)

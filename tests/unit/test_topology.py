@@ -1,0 +1,43 @@
+"""The topology's validator: what is refused, with which words, and what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from millrace import topology as topologies
+
+CORPUS = sorted((topologies.ROOT / "tests" / "topologies").glob("*.yml"))
+SHIPPED = sorted(path.stem for path in topologies.TOPOLOGIES.glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_each_fault_is_refused_with_one_message(path: Path) -> None:
+    expected = path.read_text().splitlines()[1].removeprefix("# refused: ")
+    with pytest.raises(topologies.TopologyError) as refusal:
+        topologies.load(str(path.relative_to(topologies.ROOT)))
+    lines = str(refusal.value).splitlines()
+    assert [line for line in lines if expected in line], str(refusal.value)
+    assert len(lines) == 1, "one fault gives one message"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_topologies_are_sound(name: str) -> None:
+    topology = topologies.load(name)
+    assert topology.members("depot")
+
+
+def test_a_machine_that_is_too_small_is_refused() -> None:
+    with pytest.raises(topologies.TopologyError, match=r"the hosts need \d+ MiB, this machine has 1024 MiB"):
+        topologies.load("compact", machine_memory_mb=1024)
+
+
+def test_replication_follows_the_members() -> None:
+    assert topologies.load("compact").replication("cassandra") == 3
+    assert topologies.load("single").replication("kafka") == 1
+
+
+def test_an_unknown_topology_names_those_that_exist() -> None:
+    with pytest.raises(topologies.TopologyError, match="there are: compact"):
+        topologies.load("nope")
