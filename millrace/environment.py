@@ -261,6 +261,36 @@ def name() -> None:
 
 
 @main.command()
+def provider() -> None:
+    """Print how hosts are made here."""
+    environment = load(name_from_environment())
+    click.echo(environment.provider if environment else detect_provider())
+
+
+@main.command()
+def summary() -> None:
+    """Print the hosts with their services, the pages for a person, and how to go on."""
+    environment = current()
+    hosts = environment.hosts()
+    services = topologies.Catalogue.load().services
+    width = max(len(host["name"]) for host in hosts)
+    click.echo(f"\nEnvironment {environment.name}, topology {environment.topology}\n")
+    for host in hosts:
+        click.echo(f"  {host['name']:<{width}}  {host['address']:<15}  {', '.join(host['services'])}")
+    click.echo("\nPages and services (a login each; passwords: make secrets NAME=...)")
+    for host in hosts:
+        for service in host["services"]:
+            for port in services[service]["ports"].values():
+                if "page" in port:
+                    where = f"http://{host['address']}:{port['port']}"
+                    click.echo(f"  {where:<30}  {port['page']}, login {port['login']} ({port['secret']})")
+    click.echo(
+        "\nNext: make status, make verify; "
+        f"ssh: vagrant ssh {hosts[-1]['name']}; on a host as root: kafka-topics --list, nodetool status, cqlsh, psql"
+    )
+
+
+@main.command()
 def directory() -> None:
     """Print where the environment's state lies, whether it exists or not."""
     click.echo(state_directory() / name_from_environment())
