@@ -111,6 +111,25 @@ def health(ctx: click.Context, service: str) -> None:
     click.echo(CHECKS[service](_connections(ctx)))
 
 
+@main.command()
+def units() -> None:
+    """Show the platform's units on this host."""
+    from millrace.checks import status as statuses
+
+    for line in statuses.units():
+        click.echo(line)
+
+
+@main.command()
+@click.pass_context
+def counts(ctx: click.Context) -> None:
+    """Show how many users are at each station, and what needs a person."""
+    from millrace.checks import status as statuses
+
+    for line in statuses.counts(_connections(ctx)):
+        click.echo(line)
+
+
 @main.group()
 def migrate() -> None:
     """Bring a database's schema up to date."""

@@ -1,0 +1,55 @@
+"""What a person asks first: do the units run, and how far has the flow come."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+from millrace import topics
+from millrace.connections import Connections, postgresql_connect
+from millrace.schemas import TOPIC
+
+# Written by the deployment once a unit was seen to serve.
+UNITS = Path("/var/lib/millrace/fingerprints")
+_SHOWN = ("Id", "ActiveState", "SubState", "NRestarts", "MemoryCurrent", "ActiveEnterTimestamp")
+
+
+def units() -> list[str]:
+    """One line per unit of the platform on this host: state, restarts by systemd, memory in MiB, since when."""
+    names = sorted(path.name for path in UNITS.iterdir()) if UNITS.exists() else []
+    lines = []
+    for name in names:
+        command = ["systemctl", "show", "-p", ",".join(_SHOWN), name]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        shown = dict(line.split("=", 1) for line in output.splitlines() if line)
+        memory = shown["MemoryCurrent"]
+        size = f"{int(memory) >> 20} MiB" if memory.isdigit() else "-"
+        state = f"{shown['ActiveState']} ({shown['SubState']})"
+        lines.append(
+            f"{shown['Id']:<34} {state:<22} {size:>9}  restarts {shown['NRestarts']:<3} since {shown['ActiveEnterTimestamp']}"
+        )
+    return lines
+
+
+def counts(connections: Connections) -> list[str]:
+    """How many users are at each station, what waits to be published, and what needs a person."""
+    connected = postgresql_connect(connections.postgresql, application_name="status")
+    with closing(connected) as session, session.cursor() as cursor:
+        cursor.execute("SELECT count(*), max(created_at) FROM millrace.users")
+        users, newest = cursor.fetchone() or (0, None)
+        cursor.execute("SELECT count(*), min(enqueued_at) FROM millrace.users_outbox")
+        waiting, oldest = cursor.fetchone() or (0, None)
+        cursor.execute("SELECT count(*) FROM millrace.users_quarantine")
+        (quarantined,) = cursor.fetchone() or (0,)
+    with topics.consumer(connections.kafka) as client:
+        records = sum(topics.end_offsets(client).values())
+        unresolved = [letter for letter in topics.dead_letters(client) if not letter.resolved]
+    return [
+        f"PostgreSQL   {users} users, the newest of {newest or 'never'}",
+        f"outbox       {waiting} wait for the relay" + (f", the oldest since {oldest}" if oldest else ""),
+        f"quarantine   {quarantined} can't be encoded"
+        + (": see table millrace.users_quarantine" if quarantined else ""),
+        f"topic        {records} records of {TOPIC} so far",
+        f"dead letters {len(unresolved)} unresolved" + (": millrace dead-letters list" if unresolved else ""),
+    ]
