@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from millrace.checks.airflow import airflow
 from millrace.connections import (
     Cassandra,
     Connections,
@@ -22,7 +23,7 @@ from millrace.connections import (
     kafka_config,
     zookeeper_client,
 )
-from millrace.errors import MillraceError
+from millrace.errors import NotWhole
 
 if TYPE_CHECKING:
     from cassandra.cluster import Session
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 # Every topic and table is the platform's own; these are there to be written and read by checks alone.
 PROBE_TOPIC = "millrace.probe"
 PROBE_TABLE = "probe"
-
-
-class NotWhole(MillraceError):
-    """A cluster lacks a member or a copy, or an operation failed."""
 
 
 def zookeeper(connections: Connections) -> str:
@@ -230,40 +227,48 @@ def schema_registry(connections: Connections) -> str:
     return f"Schema Registry: {SUBJECT} has id {schema_id}, {level}; a breaking schema is refused"
 
 
-# A user waits for the relay no longer than this, as long as the broker and the registry are there.
+# Seconds: no user waits longer for a relay that has nothing else to do.
 RELAY_PATIENCE = 60.0
 
 
 def relay(connections: Connections) -> str:
-    """It holds a session with PostgreSQL, which it opens once it has its schema id and Kafka, and no user waits long."""
+    """It holds a session with PostgreSQL, which it opens once it has its schema id and Kafka, and users don't wait.
+
+    Behind an outage they do: then it is well as long as the oldest of them goes.
+    """
     from contextlib import closing
 
     import psycopg2
 
     from millrace.connections import postgresql_connect
 
+    first_of_all = None
     deadline = time.monotonic() + 30
-    while True:
-        with closing(postgresql_connect(connections.postgresql, application_name="health")) as session:
+    with closing(postgresql_connect(connections.postgresql, application_name="health")) as session:
+        session.autocommit = True
+        while True:
             try:
-                with session, session.cursor() as cursor:
+                with session.cursor() as cursor:
                     cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'relay'")
                     (sessions,) = cursor.fetchone()
                     cursor.execute(
-                        "SELECT count(*), coalesce(extract(epoch FROM now() - min(enqueued_at)), 0)::float8 "
+                        "SELECT count(*), min(id), coalesce(extract(epoch FROM now() - min(enqueued_at)), 0)::float8 "
                         "FROM millrace.users_outbox"
                     )
-                    waiting, oldest = cursor.fetchone()
+                    waiting, first, oldest = cursor.fetchone()
             except psycopg2.Error as error:
-                raise NotWhole(f"PostgreSQL: {str(error).strip()}") from error
-        if sessions and oldest < RELAY_PATIENCE:
-            return f"Relay: {sessions} connected, {waiting} users wait"
-        if time.monotonic() > deadline:
-            raise NotWhole(
-                f"Relay: {sessions} connected, {waiting} users wait, the oldest for {oldest:.0f} s: what it waits for is in"
-                " `journalctl -u relay`"
-            )
-        time.sleep(0.5)
+                raise NotWhole(
+                    f"PostgreSQL at {connections.postgresql.host}: {str(error).strip()}"
+                ) from error
+            first_of_all = first_of_all or first
+            if sessions and (oldest < RELAY_PATIENCE or first != first_of_all):
+                return f"Relay: {sessions} connected, {waiting} users wait"
+            if time.monotonic() > deadline:
+                raise NotWhole(
+                    f"Relay: {sessions} connected, {waiting} users wait, the oldest for {oldest:.0f} s: what it waits"
+                    " for is in `journalctl -u relay`"
+                )
+            time.sleep(0.5)
 
 
 def offline_source(connections: Connections) -> str:
@@ -321,6 +326,7 @@ def _nodes(session: Session, section: Cassandra) -> dict[str, Host]:
         if address not in addresses.values()
     ]
     nodes = {name: known[address] for name, address in addresses.items() if address in known}
+    _wait_for_connections(session, nodes)
     for name, node in nodes.items():
         try:
             peers = len(_ask(session, node, "SELECT peer FROM system.peers_v2"))
@@ -332,6 +338,16 @@ def _nodes(session: Session, section: Cassandra) -> dict[str, Host]:
     if faults:
         raise NotWhole("Cassandra: " + "; ".join(faults))
     return nodes
+
+
+def _wait_for_connections(session: Session, nodes: dict[str, Host]) -> None:
+    """Wait until the driver has a connection to each node, or has found it down; it begins with only one."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        connected = {pool.host for pool in session.get_pools()}
+        if all(node in connected or node.is_up is False for node in nodes.values()):
+            return
+        time.sleep(0.05)
 
 
 def _ask(session: Session, node: Host, statement: Any, parameters: Any = None) -> list[Any]:
@@ -393,4 +409,5 @@ CHECKS: dict[str, Callable[[Any], str]] = {
     "relay": relay,
     "offline_source": offline_source,
     "cassandra": cassandra,
+    "airflow": airflow,
 }

@@ -19,7 +19,7 @@ description:
   - Makes folders and files as listed, each file replaced in one step, in one call for all of them (a loop costs a
     connection per file).
   - Files in the folders that are marked I(exclusive) and are not listed are removed.
-  - The difference of a file that nobody but its owner may read is never shown.
+  - The difference of a file that not everybody may read is never shown.
 options:
   folders:
     description: Folders to have.
@@ -96,7 +96,7 @@ def file(entry: dict, change: Change) -> None:
         return
     if before == entry["content"]:
         change.note(path, [f"rights of {path}: {entry['owner']}:{entry['group']} {entry['mode']}\n"])
-    elif int(entry["mode"], 8) & 0o077:
+    elif int(entry["mode"], 8) & 0o004:
         old, new = (before or "").splitlines(keepends=True), entry["content"].splitlines(keepends=True)
         change.note(path, list(difflib.unified_diff(old, new, f"{path} (before)", f"{path} (after)")))
     else:
