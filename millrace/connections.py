@@ -104,6 +104,15 @@ class Spark:
     secret_file: str
 
 
+@dataclass(frozen=True, slots=True)
+class Airflow:
+    """Airflow's API and user interface."""
+
+    url: str
+    username: str
+    password: str = field(repr=False)
+
+
 _Section = TypeVar("_Section")
 
 
@@ -148,6 +157,11 @@ class Connections:
     def spark(self) -> Spark:
         """Spark's section."""
         return self._section("spark", Spark)
+
+    @property
+    def airflow(self) -> Airflow:
+        """Airflow's section."""
+        return self._section("airflow", Airflow)
 
     def _section(self, name: str, kind: type[_Section]) -> _Section:
         values = self._sections.get(name)

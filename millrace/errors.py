@@ -6,3 +6,7 @@ class MillraceError(Exception):
 
     The command line prints the text alone; anything else that escapes is a bug and keeps its traceback.
     """
+
+
+class NotWhole(MillraceError):
+    """A cluster lacks a member or a copy, or an operation failed."""

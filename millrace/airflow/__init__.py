@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from airflow.sdk.configuration import conf
-
 if TYPE_CHECKING:
     from datetime import timedelta
 
@@ -22,6 +20,8 @@ def client(name: str) -> Connections:
     """Return the connections of a client identity (`ingest`, `audit`); raises ConnectionsError."""
     from pathlib import Path
 
+    from airflow.sdk.configuration import conf
+
     from millrace import connections
 
     folder = conf.get(SECTION, "connections_folder", fallback="/etc/millrace/connections")
@@ -31,5 +31,7 @@ def client(name: str) -> Connections:
 def users_retention() -> timedelta:
     """Return how long PostgreSQL keeps users."""
     from datetime import timedelta
+
+    from airflow.sdk.configuration import conf
 
     return timedelta(days=conf.getint(SECTION, "users_retention_days", fallback=30))
