@@ -43,6 +43,7 @@ SECRETS: dict[str, Callable[[], str]] = {
     "kafka_audit": _password,
     "kafka_ingest": _password,
     "cassandra_admin": _password,
+    "cassandra_jmx": _password,
     "cassandra_writer": _password,
     "cassandra_audit": _password,
     "cassandra_ingest": _password,
