@@ -38,7 +38,7 @@ def main(ctx: click.Context, connections_file: Path | None, verbose: bool) -> No
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
-    for chatty in ("kafka", "cassandra", "faker"):
+    for chatty in ("kafka", "cassandra", "faker", "kazoo"):
         logging.getLogger(chatty).setLevel(logging.DEBUG if verbose else logging.ERROR)
     ctx.obj = connections_file
 

@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -17,7 +18,7 @@ module: managed_files
 short_description: Own a set of folders and files
 description:
   - Makes folders and files as listed, each file replaced in one step, in one call for all of them (a loop costs a
-    connection per file).
+    connection per file). A file that its own checker refuses is not installed.
   - Files in the folders that are marked I(exclusive) and are not listed are removed.
   - The difference of a file that not everybody may read is never shown.
 options:
@@ -43,6 +44,11 @@ options:
       owner: {description: User., type: str, default: root}
       group: {description: Group., type: str, default: root}
       mode: {description: "Mode, octal.", type: str, default: "0644"}
+      check:
+        description: "Command that exits with 0 where the file is sound; %s stands for the path of the new file."
+        type: list
+        elements: str
+        default: []
 """
 
 
@@ -108,7 +114,20 @@ def file(entry: dict, change: Change) -> None:
     with os.fdopen(os.open(new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
         handle.write(entry["content"])
     set_rights(new_path, entry)
+    refuse_unsound(new_path, entry)
     new_path.replace(path)
+
+
+def refuse_unsound(new_path: Path, entry: dict) -> None:
+    """Ask the file's own checker, where there is one; raises OSError with what it said."""
+    if not entry["check"]:
+        return
+    command = [part.replace("%s", str(new_path)) for part in entry["check"]]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        new_path.unlink()
+        said = (result.stderr.strip() or result.stdout.strip())[-2000:]
+        raise OSError(f"{entry['path']} is left as it was, because its new content is not sound: {said}")
 
 
 def remove_others(entry: dict, listed: set[str], change: Change) -> None:
@@ -151,6 +170,7 @@ def main() -> None:
                     "content": {"type": "str", "required": True, "no_log": True},
                     **rights,
                     "mode": {"type": "str", "default": "0644"},
+                    "check": {"type": "list", "elements": "str", "default": []},
                 },
             },
         },

@@ -181,7 +181,7 @@ def connect_rights(server: Server, cursor: Any, name: str, wanted: set[str]) -> 
         )  # fmt: skip
     for role in sorted(connecting - wanted):
         server.change(
-            cursor, f"database {name}: {role} may not connect", "REVOKE ALL ON DATABASE {database} FROM {role}",
+            cursor, f"database {name}: {role} may not connect", "REVOKE CONNECT ON DATABASE {database} FROM {role}",
             database=name, role=role,
         )  # fmt: skip
 
