@@ -38,7 +38,7 @@ from millrace.airflow.waiting import BatchWait
             None,
             type=["null", "number"],
             exclusiveMinimum=0,
-            description="Seconds that each wait may take. Empty: 600.",
+            description="Seconds that it may take to each station. Empty: 600.",
         ),
     },
     tags=["users"],

@@ -10,7 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONF_KEYS: Final = ("seed", "count", "deadline")
-# Seconds that a batch may take to each station.
+# Seconds that a batch may take to each station; the source may take less by itself (source.Patience).
 DEFAULT_DEADLINE: Final = 600.0
 LONGEST_DEADLINE: Final = 86_400.0
 _NAMED_IDS: Final = 20
@@ -82,11 +82,13 @@ def fetch_and_store(
 ) -> StoredBatch:
     """Fetch a run's batch from the source and store it with its outbox rows.
 
-    `conf` may hold `seed` (default: a function of the run id), `count` (default 500) and `deadline`, which is for those
-    who wait. A run that is repeated asks for the same people; those of them that were stored and can't be read in Cassandra are put into the outbox
+    `conf` may hold `seed` (default: a function of the run id), `count` (default 500) and `deadline`, beyond which the
+    source is not asked again either. A run that is repeated asks for the same people; those of them that were stored and can't be read in Cassandra are put into the outbox
     again. Raises ConfError, source.SourceError, store.ReplayDiffersError; then PostgreSQL is as it was.
     """
     asked = parse_conf(run_id, conf)
+    longest = source.Patience()
+    patience = patience or replace(longest, deadline=min(longest.deadline, asked.deadline))
     origin = connections.source
     letters_from = _dead_letters_end(connections)
     batch = source.fetch(origin.url, origin.name, asked.seed, asked.count, patience=patience)

@@ -52,7 +52,7 @@ def missing(station: Station, batch: Batch) -> list[str]:
 class BatchTrigger(BaseTrigger):
     """Asks again and again whether a batch has reached a station, until `deadline` (seconds since the epoch).
 
-    Its one event says `there`, `late`, or `failed` with the error. A store that can't be asked for a while is logged
+    Its one event holds the batch and says `there`, `late`, or `failed` with the error. A store that can't be asked for a while is logged
     and asked again: whether the batch arrives is not known by that.
     """
 
@@ -69,7 +69,7 @@ class BatchTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield the one event."""
-        yield TriggerEvent(await self._outcome())
+        yield TriggerEvent({**await self._outcome(), "batch": self.batch})
 
     async def _outcome(self) -> dict[str, str]:
         from millrace.errors import MillraceError
@@ -137,14 +137,14 @@ class BatchWait(BaseOperator):
         raise TaskDeferred(
             trigger=BatchTrigger(self.station, batch, until),
             method_name=self.go_on.__name__,
-            kwargs={"batch": batch},
             timeout=timedelta(seconds=deadline + TRIGGERER_GRACE),
         )
 
-    def go_on(self, context: Context, event: dict[str, str], batch: Batch) -> Batch:
+    def go_on(self, context: Context, event: dict[str, Any]) -> Batch:
         """Act on the trigger's event."""
         from millrace import flow
 
+        batch: Batch = event["batch"]
         if event["outcome"] == "failed":
             raise flow.BatchFailedError(event["error"])
         return self._at_deadline(batch) if event["outcome"] == "late" else batch
@@ -171,8 +171,8 @@ class BatchWait(BaseOperator):
             raise
         except MillraceError as error:
             raise flow.BatchLateError(
-                f"batch {batch_id}: not known to be {self.station} before the deadline, because it can't be looked: "
-                f"{error}"
+                f"batch {batch_id}: whether it was {self.station} before the deadline is not known: {error}. Clearing the "
+                "run looks again, and sends again what is missing"
             ) from error
         if late:
             raise flow.late(batch_id, self.station, flow.last_stations(client("ingest"), batch_id, late))
