@@ -81,14 +81,17 @@ class Server:
         finally:
             connection.close()
 
-    def change(self, cursor: Any, what: str, statement: str, values: tuple[Any, ...] = (), **names: str) -> None:
+    def change(
+        self, cursor: Any, what: str, statement: str, values: tuple[Any, ...] = (), **names: str
+    ) -> None:
         """Note a change, and execute its statement unless this is a dry run; names are its identifiers."""
         from psycopg2 import sql
 
         self.changes.append(what)
         if not self.dry:
             cursor.execute(
-                sql.SQL(statement).format(**{key: sql.Identifier(name) for key, name in names.items()}), values
+                sql.SQL(statement).format(**{key: sql.Identifier(name) for key, name in names.items()}),
+                values,
             )
 
 
@@ -101,7 +104,12 @@ def rows(cursor: Any, query: str, values: tuple[Any, ...] = ()) -> list[tuple[An
 
 def access_rules(server: Server, cursor: Any) -> None:
     """Have the server use the access rules that are in its files."""
-    files = [name for (name,) in rows(cursor, "SELECT setting FROM pg_settings WHERE name IN ('hba_file', 'ident_file')")]
+    files = [
+        name
+        for (name,) in rows(
+            cursor, "SELECT setting FROM pg_settings WHERE name IN ('hba_file', 'ident_file')"
+        )
+    ]
     faults = rows(
         cursor,
         "SELECT 'pg_hba.conf', line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL "
@@ -171,7 +179,10 @@ def connect_rights(server: Server, cursor: Any, name: str, wanted: set[str]) -> 
     )
     if any(role == "" for role, _ in granted):
         server.change(
-            cursor, f"database {name}: nothing for everybody", "REVOKE ALL ON DATABASE {database} FROM PUBLIC", database=name
+            cursor,
+            f"database {name}: nothing for everybody",
+            "REVOKE ALL ON DATABASE {database} FROM PUBLIC",
+            database=name,
         )
     connecting = {role for role, privilege in granted if role and privilege == "CONNECT"}
     for role in sorted(wanted - connecting):
@@ -193,7 +204,9 @@ def public_schema(server: Server, name: str) -> None:
             cursor,
             "SELECT FROM pg_namespace, aclexplode(nspacl) AS a WHERE nspname = 'public' AND a.grantee = 0",
         ):
-            server.change(cursor, f"database {name}: schema public closed", "REVOKE ALL ON SCHEMA public FROM PUBLIC")
+            server.change(
+                cursor, f"database {name}: schema public closed", "REVOKE ALL ON SCHEMA public FROM PUBLIC"
+            )
 
 
 def main() -> None:
@@ -229,7 +242,9 @@ def main() -> None:
     except (psycopg2.Error, OSError, Refused) as error:
         module.fail_json(msg=f"{type(error).__name__}: {str(error).strip()}")
     module.exit_json(
-        changed=bool(server.changes), changes=server.changes, diff={"prepared": "".join(f"{c}\n" for c in server.changes)}
+        changed=bool(server.changes),
+        changes=server.changes,
+        diff={"prepared": "".join(f"{c}\n" for c in server.changes)},
     )
 
 
