@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -42,9 +43,7 @@ def can_log_in(config: dict[str, Any], user: str, password: str) -> bool:
 
 
 def users(admin: Any, config: dict[str, Any], declared: dict[str, str], dry: bool) -> list[str]:
-    """Make users, or give them their declared password. Return what changed."""
-    from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
-
+    """Make users, or give them their declared password, and see them log in. Return what changed."""
     known = admin.describe_user_scram_credentials()
     wrong = {
         user: password
@@ -52,15 +51,42 @@ def users(admin: Any, config: dict[str, Any], declared: dict[str, str], dry: boo
         if user not in known or not can_log_in(config, user, password)
     }
     if wrong and not dry:
-        answer = admin.alter_user_scram_credentials(
-            [
-                UserScramCredentialUpsertion(user, ScramMechanism.SCRAM_SHA_512, password, iterations=8192)
-                for user, password in wrong.items()
-            ]
-        )
-        if failed := {user: error for user, error in answer.items() if error}:
-            raise Refused(f"users that Kafka did not take: {failed}")
+        set_passwords(admin, wrong)
+        deadline = time.monotonic() + 20
+        # Brokers hear of a new credential one after the other.
+        while late := [user for user, password in wrong.items() if not can_log_in(config, user, password)]:
+            if time.monotonic() > deadline:
+                raise Refused(f"Kafka took the passwords of {', '.join(late)} and lets none of them log in")
+            time.sleep(1)
     return [f"user {user}: password set" for user in wrong]
+
+
+def set_passwords(admin: Any, passwords: dict[str, str]) -> None:
+    """Store SCRAM credentials; raises KafkaError when they are not taken.
+
+    Only the controller takes them. The client's own method asks any broker and shows the refusal as success, so this uses
+    what its other methods use.
+    """
+    from kafka.admin import UserScramCredentialUpsertion
+    from kafka.errors import for_code
+    from kafka.protocol.admin import AlterUserScramCredentialsRequest
+
+    credentials = [
+        UserScramCredentialUpsertion(user, MECHANISM, password, iterations=8192)
+        for user, password in passwords.items()
+    ]
+    request = AlterUserScramCredentialsRequest(
+        deletions=[],
+        upsertions=[
+            (entry.user, int(entry.mechanism), entry.iterations, entry.salt, entry.salted_password)
+            for entry in credentials
+        ],
+    )
+    admin._manager.run(
+        admin._send_request_to_controller,
+        request,
+        lambda answer: (for_code(r.error_code) for r in answer.results),
+    )
 
 
 def topics(admin: Any, declared: dict[str, dict[str, Any]], replication_factor: int, dry: bool) -> list[str]:
