@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from millrace import offline_source
+from millrace.connections import Source
 
 HASH_OF_PAGE = """
 import hashlib, json
@@ -185,6 +186,22 @@ def test_control_switches_a_fault_for_a_number_of_requests(source_url, control_t
         assert session.delete(url, timeout=10).json() == {"kind": None, "count": None}
         assert get(source_url).status_code == 200
         assert session.get(url, timeout=10).json() == {"kind": None, "count": None}
+
+
+def test_an_operator_switches_faults(source_server, source_url, control_token) -> None:
+    operator = Source(source_url, "randomuser", control_token)
+    offline_source.control(operator, "503", 1)
+    assert [get(source_url).status_code for _ in range(2)] == [503, 200]
+    offline_source.control(operator, "empty")
+    assert source_server.fault.get() == {"kind": "empty", "count": None}
+    offline_source.control(operator, None)
+    assert source_server.fault.get() == {"kind": None, "count": None}
+    with pytest.raises(offline_source.ControlError, match=r"HTTP 400 .*unknown kind"):
+        offline_source.control(operator, "flood")
+    with pytest.raises(offline_source.ControlError, match="HTTP 401"):
+        offline_source.control(Source(source_url, "randomuser", "wrong"), None)
+    with pytest.raises(offline_source.ControlTokenError, match="no control token"):
+        offline_source.control(Source(source_url, "randomuser"), None)
 
 
 @pytest.mark.parametrize(
