@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -70,11 +72,12 @@ def maven_archive(coordinate: str, target: Path, work: Path) -> None:
         cwd=work,
     )  # fmt: skip
     (archive,) = work.glob(f"{artifact}-{version}*.{kind}")
-    unpack(archive, "", target, work)
+    unpack(archive, {"": target}, work)
 
 
-def pypi(package: dict[str, str], target: Path, work: Path) -> None:
-    """Unpack a package's archive: ``folder`` of it into the release's folder ``into``."""
+def pypi(package: dict[str, Any], target: Path, work: Path) -> None:
+    """Unpack a package's archive: each of its ``folders`` into the release's folder of that name."""
+    # pip reads what a source archive says of itself, which runs its setup.py; it builds nothing.
     options = ["--no-binary", ":all:", "--no-build-isolation"] if package.get("archive") == "sdist" else []
     run(
         sys.executable, "-m", "pip", "download", "-q", "--no-deps", *options, "-d", str(work), package["package"],
@@ -82,11 +85,14 @@ def pypi(package: dict[str, str], target: Path, work: Path) -> None:
     )  # fmt: skip
     name = package["package"].split("==")[0]
     (archive,) = [path for path in work.iterdir() if path.name.lower().startswith(f"{name}-")]
-    unpack(archive, package["folder"], target / package.get("into", ""), work)
+    unpack(archive, {folder: target / into for folder, into in package["folders"].items()}, work)
 
 
-def unpack(archive: Path, folder: str, target: Path, work: Path) -> None:
-    """Unpack a tar or zip archive and move ``folder`` of it to ``target``, which may exist."""
+def unpack(archive: Path, folders: dict[str, Path], work: Path) -> None:
+    """Unpack a tar or zip archive, less its top folder if it has but one, and move folders of it to where they belong.
+
+    The targets may exist.
+    """
     unpacked = work / "unpacked"
     if archive.suffix in (".whl", ".zip"):
         with zipfile.ZipFile(archive) as bundle:
@@ -97,14 +103,19 @@ def unpack(archive: Path, folder: str, target: Path, work: Path) -> None:
     else:
         unpacked.mkdir()
         run("tar", "-xf", str(archive), "-C", str(unpacked), "--no-same-owner", cwd=work)
-    source = unpacked / folder
-    if not folder and len(entries := list(unpacked.iterdir())) == 1 and entries[0].is_dir():
-        source = entries[0]
-    if not source.is_dir():
-        raise BuildError(f"{archive.name} holds no folder {folder}")
-    shutil.copytree(source, target, dirs_exist_ok=True, symlinks=False)
+    entries = list(unpacked.iterdir())
+    top = entries[0] if len(entries) == 1 and entries[0].is_dir() else unpacked
+    for folder, target in folders.items():
+        if not (top / folder).is_dir():
+            raise BuildError(f"{archive.name} holds no folder {folder}")
+        shutil.copytree(top / folder, target, dirs_exist_ok=True, symlinks=False)
     shutil.rmtree(unpacked)
     archive.unlink()
+
+
+def artifact_of(jar: Path) -> str:
+    """Return a jar's name less its version, which begins with a number and a dot."""
+    return re.split(r"-\d+\.", jar.name)[0]
 
 
 def manifest(folder: Path) -> dict[str, dict[str, object]]:
@@ -143,13 +154,13 @@ def assemble(spec: dict[str, object], target: Path) -> None:
             maven_archive(str(archive), target, work)
         if coordinates := spec.get("maven"):
             lib = target / str(spec.get("maven_folder", "lib"))
-            present = {path.name.rsplit("-", 1)[0] for path in lib.glob("*.jar")} if lib.exists() else set()
+            present = {artifact_of(path) for path in lib.glob("*.jar")}
             fresh = work / "jars"
             maven(coordinates, fresh, work)  # type: ignore[arg-type]
             lib.mkdir(parents=True, exist_ok=True)
             for jar in fresh.glob("*.jar"):
                 # A release that brings a jar keeps its own version of it.
-                if jar.name.rsplit("-", 1)[0] not in present:
+                if artifact_of(jar) not in present:
                     shutil.move(jar, lib / jar.name)
         for pattern in spec.get("remove", []):  # type: ignore[attr-defined]
             for path in list(target.glob(pattern)):
