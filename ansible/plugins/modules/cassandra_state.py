@@ -212,6 +212,8 @@ def main() -> None:
         module.fail_json(msg=f"{error}: run this with the interpreter /opt/millrace/current/bin/python")
     try:
         section = connections.load(params["connections"]).cassandra
+        # Some of the server's messages quote the statement that they are about.
+        module.no_log_values.add(section.password)
         session, changes = administrator(section, params["replication_factor"], dry)
         try:
             changes += roles(session, section, params["roles"], dry)
