@@ -1,47 +1,71 @@
-"""The hosts under test, as the inventory gives them."""
+"""The hosts under test: those of the environment that MILLRACE_ENV names."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import testinfra
 from testinfra.host import Host
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-INVENTORY = REPOSITORY / "inventories" / "vagrant"
+from millrace import environment as environments
+from millrace import secrets as environment_secrets
 
 
 @cache
-def inventory() -> dict[str, Any]:
-    """Groups, hosts and their variables."""
-    command = ["ansible-inventory", "-i", str(INVENTORY), "--list"]
-    listing: dict[str, Any] = json.loads(subprocess.check_output(command, cwd=REPOSITORY))
-    return listing
+def hosts() -> dict[str, dict[str, Any]]:
+    """What the environment says of each host, by name."""
+    return {host["name"]: host for host in environments.current().hosts()}
 
 
-def members(group: str) -> list[str]:
-    """Names of the hosts in a group."""
-    return list(inventory().get(group, {}).get("hosts", []))
+@cache
+def secrets() -> dict[str, str]:
+    """The environment's secrets by name."""
+    return environment_secrets.read(environments.current().directory)
+
+
+def members(service: str) -> list[str]:
+    """Names of the hosts that run a service."""
+    return [name for name, host in hosts().items() if service in host["services"]]
 
 
 @cache
 def host_named(name: str) -> Host:
-    """One host by name."""
-    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}")
+    """One host by name, as root."""
+    state = environments.current().directory
+    return testinfra.get_host(
+        f"ssh://vagrant@{hosts()[name]['address']}",
+        sudo=True,
+        ssh_identity_file=str(state / "ssh_key"),
+        ssh_extra_args=f"-o UserKnownHostsFile={state}/known_hosts -o StrictHostKeyChecking=accept-new",
+    )
+
+
+def description(host: Host) -> dict[str, Any]:
+    """What the environment says of a host."""
+    return next(entry for name, entry in hosts().items() if host_named(name) is host)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of `host` runs on every host."""
+    if "host" in metafunc.fixturenames:
+        metafunc.parametrize("host", list(hosts()), indirect=True)
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest) -> Host:
+    """Give one host after the other."""
+    return host_named(request.param)
 
 
 @pytest.fixture
 def first_of() -> Any:
-    """Give the first host of a group."""
-    return lambda group: host_named(members(group)[0])
+    """Give the first host that runs a service."""
+    return lambda service: host_named(members(service)[0])
 
 
 @pytest.fixture
 def last_of() -> Any:
-    """Give the last host of a group."""
-    return lambda group: host_named(members(group)[-1])
+    """Give the last host that runs a service."""
+    return lambda service: host_named(members(service)[-1])

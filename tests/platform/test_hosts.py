@@ -5,18 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-import yaml
 from testinfra.host import Host
 
-from tests.platform.conftest import REPOSITORY, inventory
+from millrace.topology import Catalogue
+from tests.platform.conftest import description, secrets
 
-CATALOGUE = yaml.safe_load((REPOSITORY / "inventories/group_vars/all/services.yml").read_text())["services"]
+CATALOGUE = Catalogue.load().services
 # What a host listens on beside the platform: ssh.
 SYSTEM_PORTS = {22}
-
-
-def variables(host: Host) -> dict[str, object]:
-    return dict(inventory()["_meta"]["hostvars"][host.backend.host])
 
 
 def test_no_unit_failed(host: Host) -> None:
@@ -26,11 +22,11 @@ def test_no_unit_failed(host: Host) -> None:
 
 def test_sockets_are_those_of_the_port_table(host: Host) -> None:
     """Nothing listens that the table doesn't know, and nothing listens wider than it says."""
-    mine = variables(host)
-    address = mine["host_address"]
+    mine = description(host)
+    address = mine["address"]
     allowed = {
         (port["port"], "127.0.0.1" if port["bind"] == "loopback" else address)
-        for service in mine["host_services"]  # type: ignore[attr-defined]
+        for service in mine["services"]
         for port in CATALOGUE[service]["ports"].values()
     }
     strangers = []
@@ -55,8 +51,7 @@ def test_every_declared_service_is_enabled_and_runs(host: Host) -> None:
 
 @pytest.mark.parametrize("folder", ["/etc", "/opt", "/usr/local", "/var/lib/millrace"])
 def test_no_secret_is_readable_by_everybody(host: Host, folder: str) -> None:
-    secrets = list(inventory()["all"]["vars"]["secrets"].values())
-    patterns = "\n".join(secrets)
+    patterns = "\n".join(secrets().values())
     found = host.run(
         f"printf '%s\\n' '{patterns}' | grep -rlF -f - {folder} | xargs -r stat -c '%a %n'"
     ).stdout

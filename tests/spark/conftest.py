@@ -16,19 +16,14 @@ from pyspark.sql import SparkSession
 
 from millrace import schemas
 
-JARS_VARIABLE = "MILLRACE_SPARK_JARS"
-
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """A local session with the jobs' settings and the jars that pyspark has not."""
-    folder = os.environ.get(JARS_VARIABLE)
-    if not folder:
+    if not list(Path(os.environ.get("SPARK_HOME", "")).glob("jars/spark-cassandra-connector_*.jar")):
         pytest.fail(
-            f"set {JARS_VARIABLE} to the folder that holds Spark's additional jars (Avro, Kafka, Cassandra)"
+            "SPARK_HOME must be the release that the depot holds, with its connectors: use scripts/test-spark"
         )
-    jars = sorted(str(path) for path in Path(folder).glob("*.jar"))
-    os.environ["PYSPARK_SUBMIT_ARGS"] = f"--jars {','.join(jars)} pyspark-shell"
     # A time zone with odd minutes in its history: nothing may depend on the host's.
     os.environ["TZ"] = "Asia/Kathmandu"
     settings = session.settings("common", "users_stream") | {

@@ -1,0 +1,53 @@
+"""Users through the whole flow, compared row by row, also when the relay dies under load."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+from testinfra.host import Host
+
+
+def stored(control: Host, count: int) -> str:
+    """Store a batch of its own; return its id."""
+    answer = control.check_output(f"millrace batch store --run-id test-{uuid.uuid4()} --count {count}")
+    batch = json.loads(answer.splitlines()[-1])
+    assert batch["count"] == count
+    return str(batch["batch_id"])
+
+
+def wait_until_readable(control: Host, batch_id: str, seconds: float) -> None:
+    """Wait until every user of a batch can be read in Cassandra."""
+    deadline = time.monotonic() + seconds
+    while (answer := control.run(f"millrace status --batch {batch_id}")).rc:
+        assert time.monotonic() < deadline, answer.stdout + answer.stderr
+        time.sleep(2)
+
+
+def test_a_batch_arrives_row_by_row(first_of: Any) -> None:
+    report = first_of("relay").run("millrace verify --count 500 --deadline 180")
+    assert report.rc == 0, report.stdout + report.stderr
+    print(report.stdout)
+
+
+def test_a_killed_relay_loses_nothing(first_of: Any) -> None:
+    """kill -9 of the relay while it publishes: every user of every batch arrives, and equal."""
+    control = first_of("relay")
+    batches = []
+    for _ in range(4):
+        batches.append(stored(control, 1000))
+        control.check_output("systemctl kill --signal=KILL relay.service")
+    for batch_id in batches:
+        wait_until_readable(control, batch_id, 180)
+    assert int(control.check_output("systemctl show -p NRestarts --value relay.service")) >= 3
+    assert "0 wait for the relay" in control.check_output("millrace counts")
+
+
+def test_the_audit_finds_no_difference(first_of: Any) -> None:
+    """Over all that the tests above sent: tables, topic and dead letters agree."""
+    control = first_of("relay")
+    end = control.check_output("date -u +'%Y-%m-%dT%H:%M:%S' -d '-1 second'")
+    report = control.run(f"millrace audit --start 2020-01-01T00:00:00 --end {end}")
+    assert report.rc == 0, report.stdout + report.stderr
