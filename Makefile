@@ -44,7 +44,7 @@ depot-rebuild: setup ## build every artifact anew on the depot's host and hold i
 	ansible-playbook site.yml --tags depot -e depot_rebuild=true
 
 .PHONY: test
-test: lint test-code test-platform ## everything below
+test: lint test-code test-platform test-spark ## everything below
 
 .PHONY: lint
 lint: setup ## linters, types, and the repository's own rules
@@ -52,15 +52,20 @@ lint: setup ## linters, types, and the repository's own rules
 	ruff format --check .
 	mypy
 	yamllint --strict .
-	shellcheck -x -P SCRIPTDIR scripts/setup scripts/up scripts/down scripts/wheel scripts/lock-python scripts/host-identity scripts/lxc-*
+	shellcheck -x -P SCRIPTDIR $$(grep -lE '^#!.*bash' scripts/*) .ci/run
 	ansible-lint --offline -q
-	pytest tests/repo
+	pytest -q tests/repo
 
 .PHONY: test-code
-test-code: setup ## the package, the DAGs and the Spark job, on this machine
+test-code: setup ## the package and the DAGs, with a real PostgreSQL, on this machine
 	@scripts/test-needs
-	pytest tests/unit
+	pytest -q tests/unit
+	scripts/test-dags -q
 
 .PHONY: test-platform
 test-platform: setup ## the platform on hosts of its own: fresh, a second time, and checked (molecule test)
 	molecule test --destroy always
+
+.PHONY: test-spark
+test-spark: setup ## the Spark job on a local session, with the release that the platform's depot built
+	scripts/test-spark -q
