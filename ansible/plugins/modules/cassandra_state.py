@@ -10,20 +10,21 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: cassandra_state
-short_description: Hold a Cassandra ring's roles, and the copies of its own keyspaces, to what is declared
+short_description: Hold a Cassandra ring's roles, and the copies of every row, to what is declared
 description:
-  - Gives the keyspaces that hold logins, repairs and traces the declared number of copies; makes the administrator's role and
-    the declared ones with their passwords; removes the superuser that every new ring has. Roles that are not declared are
-    left alone.
-  - Nodes that have not repaired the logins since their number of copies changed are returned as I(unrepaired).
+  - Gives the keyspaces that hold logins, repairs and traces, and the platform's own where it exists, the declared number of
+    copies; makes the administrator's role and the declared ones with their passwords; removes the superuser that every
+    new ring has. Roles that are not declared are left alone.
+  - A keyspace that has got more copies has them only once every node has repaired it. I(unrepaired) returns the keyspaces,
+    by node, that still lack that.
   - Runs with the interpreter of the project's own Python environment.
 options:
   connections: {description: "Connections file, its section cassandra with the administrator's login.", type: path, required: true}
   roles: {description: Password by role., type: dict, default: {}}
-  replication_factor: {description: Copies of every login., type: int, required: true}
+  replication_factor: {description: Copies of every row., type: int, required: true}
 """
 
-OWN_KEYSPACES = ("system_auth", "system_distributed", "system_traces")
+RING_KEYSPACES = ("system_auth", "system_distributed", "system_traces")
 DEFAULT_SUPERUSER = "cassandra"
 ROLE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -119,14 +120,15 @@ def administrator(section: Any, replication_factor: int, dry: bool) -> tuple[Any
 
 
 def replication(session: Any, section: Any, factor: int, dry: bool) -> list[str]:
-    """Give the ring's own keyspaces their number of copies. Return what changed."""
+    """Give the ring's own keyspaces and the platform's their number of copies. Return what changed."""
     rows = session.execute("SELECT keyspace_name, replication FROM system_schema.keyspaces")
     found = {row.keyspace_name: dict(row.replication) for row in rows}
-    wrong = [name for name in OWN_KEYSPACES if not replicated(found[name], section.local_dc, factor)]
+    held = [name for name in (*RING_KEYSPACES, section.keyspace) if name in found]
+    wrong = [name for name in held if not replicated(found[name], section.local_dc, factor)]
     if wrong and not dry:
         nodes = 1 + len(list(session.execute("SELECT peer FROM system.peers_v2")))
         if nodes < factor:
-            raise Refused(f"{factor} copies of logins need as many nodes, the ring has {nodes}")
+            raise Refused(f"{factor} copies need as many nodes, the ring has {nodes}")
         for name in wrong:
             wanted = f"{{'class': 'NetworkTopologyStrategy', '{section.local_dc}': {factor}}}"
             session.execute(f"ALTER KEYSPACE {name} WITH replication = {wanted}")
@@ -172,23 +174,54 @@ def can_log_in(section: Any, name: str, password: str) -> bool:
     return True
 
 
-def unrepaired(session: Any, section: Any, factor: int) -> list[str]:
-    """Return the nodes that have to repair their part of the logins.
+def unrepaired(session: Any, section: Any, factor: int) -> dict[str, list[str]]:
+    """Return, by node, the keyspaces that it has not repaired since they got their number of copies.
 
-    These are the ones that have not since the logins got their number of copies, if there are logins from before.
+    Of the ring's own, logins alone matter: what was repaired or traced before may be missing.
     """
-    altered = session.execute(
-        "SELECT writetime(replication) FROM system_schema.keyspaces WHERE keyspace_name = 'system_auth'"
-    ).one()[0]
-    written = [row[0] for row in session.execute("SELECT writetime(can_login) FROM system_auth.roles")]
-    if factor == 1 or all(moment > altered for moment in written):
-        return []
-    repairs = session.execute(
-        "SELECT coordinator, toUnixTimestamp(started_at), status FROM system_distributed.repair_history"
-        " WHERE keyspace_name = 'system_auth' AND columnfamily_name = 'roles'"
+    if factor == 1:
+        return {}
+    tables = {"system_auth": ["roles"], section.keyspace: []}
+    rows = session.execute(
+        "SELECT table_name, id FROM system_schema.tables WHERE keyspace_name = %s", (section.keyspace,)
     )
-    done = {str(row[0]) for row in repairs if row[1] * 1000 >= altered and row[2] == "SUCCESS"}
-    return [name for name in section.hosts if socket.gethostbyname(name) not in done]
+    made = {row.table_name: microseconds(row.id) for row in rows}
+    altered = {}
+    for keyspace in tables:
+        row = session.execute(
+            "SELECT writetime(replication) FROM system_schema.keyspaces WHERE keyspace_name = %s", (keyspace,)
+        ).one()
+        altered[keyspace] = row[0] if row else 0
+    # What is newer than its number of copies had them from the start.
+    tables[section.keyspace] = [name for name, moment in made.items() if moment < altered[section.keyspace]]
+    logins = session.execute("SELECT writetime(can_login) FROM system_auth.roles")
+    if all(row[0] > altered["system_auth"] for row in logins):
+        tables["system_auth"] = []
+    lacking: dict[str, list[str]] = {}
+    for keyspace, names in tables.items():
+        for node in section.hosts:
+            if not all(repaired(session, keyspace, name, node, altered[keyspace]) for name in names):
+                lacking.setdefault(node, []).append(keyspace)
+    return lacking
+
+
+def microseconds(identifier: Any) -> int:
+    """Return the moment (microseconds since 1970) that a table's id, a UUID of version 1, holds."""
+    return (identifier.time - 0x01B21DD213814000) // 10
+
+
+def repaired(session: Any, keyspace: str, table: str, node: str, since: int) -> bool:
+    """Whether a node has repaired its part of a table since a moment (microseconds since 1970)."""
+    rows = session.execute(
+        "SELECT coordinator, toUnixTimestamp(started_at) AS started, status FROM system_distributed.repair_history"
+        " WHERE keyspace_name = %s AND columnfamily_name = %s",
+        (keyspace, table),
+    )
+    address = socket.gethostbyname(node)
+    return any(
+        str(row.coordinator) == address and row.started * 1000 >= since and row.status == "SUCCESS"
+        for row in rows
+    )
 
 
 def main() -> None:
