@@ -27,8 +27,6 @@ from millrace.airflow.waiting import BatchWait
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    # The source's client has retried for as long as that makes sense.
-    default_args={"retries": 0},
     params={
         "seed": Param(
             None, type=["null", "string"], description="Names the people. Empty: made from the run's id."
@@ -45,7 +43,8 @@ from millrace.airflow.waiting import BatchWait
     doc_md=__doc__,
 )
 def users_ingest() -> None:
-    @task(multiple_outputs=False)
+    # The source's client has tried for as long as that makes sense.
+    @task(multiple_outputs=False, retries=0)
     def fetch_and_store() -> dict[str, Any]:
         from millrace import flow
         from millrace.airflow import client

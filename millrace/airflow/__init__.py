@@ -18,12 +18,16 @@ SECTION: Final = "millrace"
 
 def client(name: str) -> Connections:
     """Return the connections of a client identity (`ingest`, `audit`); raises ConnectionsError."""
+    import logging
     from pathlib import Path
 
     from airflow.sdk.configuration import conf
 
     from millrace import connections
 
+    # What these drivers fail with, the tasks say themselves, in a line instead of a page.
+    for driver in ("cassandra", "kafka"):
+        logging.getLogger(driver).setLevel(logging.CRITICAL)
     folder = conf.get(SECTION, "connections_folder", fallback="/etc/millrace/connections")
     return connections.load(Path(folder) / f"{name}.json")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferralTimeout, TaskDeferred
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from millrace.airflow import client
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 Station = Literal["published", "readable"]
 
-# Seconds between two looks: short while most batches arrive, then longer, because a look costs a login to each store.
-FIRST_PAUSE: Final = 1.0
+# Seconds between two looks: short while most batches arrive, then longer, because a look costs a login to each store. The
+# first gives the scheduler time to see that the task's process has ended; see BatchWait.
+FIRST_PAUSE: Final = 3.0
 LONGEST_PAUSE: Final = 15.0
 # Seconds past the deadline after which the scheduler takes the task back from a triggerer that doesn't answer.
 TRIGGERER_GRACE: Final = 60.0
@@ -40,13 +42,19 @@ class Batch(TypedDict):
 
 
 def missing(station: Station, batch: Batch) -> list[str]:
-    """Return the ids of the batch's users that have not reached the station; raises what `millrace.flow` raises."""
-    from millrace import flow
+    """Return the ids of the batch's users that have not reached the station.
+
+    Raises BatchFailedError when waiting can't help, another MillraceError when it can't be told now.
+    """
+    from millrace import flow, store
 
     connections = client("ingest")
-    if station == "published":
-        return flow.published(connections, batch["batch_id"])
-    return flow.readable(connections, batch["batch_id"], batch["dead_letters_from"])
+    try:
+        if station == "published":
+            return flow.published(connections, batch["batch_id"])
+        return flow.readable(connections, batch["batch_id"], batch["dead_letters_from"])
+    except store.UnknownBatchError as error:
+        raise flow.BatchFailedError(str(error)) from error
 
 
 class BatchTrigger(BaseTrigger):
@@ -96,57 +104,46 @@ class BatchWait(BaseOperator):
     """Waits until every user of a batch has reached a station, for at most the run's deadline.
 
     Fails at once when a user sits in quarantine or is a dead letter, and names at the deadline each missing user's last
-    station. When only this task is run again, what of the batch can't be read is first put into the outbox again: else
-    it would wait for what is lost.
+    station. When only this task is cleared, what of the batch can't be read is first put into the outbox again: else it
+    would wait for what is lost.
+
+    What it fails with is final. Its retries are for Airflow 3.3 alone, which takes a task for killed when its trigger
+    fires before a busy scheduler has seen that the task's process had ended (apache/airflow issues 71580 and 72716).
     """
 
     template_fields = ("batch",)
 
     def __init__(self, *, station: Station, batch: Any, **arguments: Any) -> None:
-        super().__init__(**arguments)
+        super().__init__(**{"retries": 2, "retry_delay": timedelta(seconds=5), **arguments})
         self.station: Station = station
         self.batch = batch
 
     def execute(self, context: Context) -> Batch:
         """Look once, and leave the waiting to the trigger; return the batch for the next task."""
         from millrace import flow
-        from millrace.errors import MillraceError
 
-        run, tries = context["dag_run"], context["ti"].try_number
+        run, ti = context["dag_run"], context["ti"]
+        first_try = ti.max_tries - self.retries + 1  # since it was last cleared
         batch: Batch = self.batch
-        deadline = flow.parse_conf(run.run_id, run.conf).deadline
-        if tries > batch["attempt"]:
-            batch = {**batch, **flow.send_again(client("ingest"), batch["batch_id"]), "attempt": tries}
-        until = time.time() + deadline
-        try:
-            waited_for = missing(self.station, batch)
-        except flow.BatchFailedError:
-            raise
-        except MillraceError as error:
-            self.log.warning("can't look, asking again: %s", error)
-        else:
-            if not waited_for:
+        with _final():
+            deadline = flow.parse_conf(run.run_id, run.conf).deadline
+            if ti.try_number == first_try > batch["attempt"]:
+                again = flow.send_again(client("ingest"), batch["batch_id"])
+                batch = {**batch, **again, "attempt": first_try}
+            if self._is_there(batch):
                 return batch
-            self.log.info(
-                "%d of %d users are not %s yet; waiting up to %g s",
-                len(waited_for),
-                batch["count"],
-                self.station,
-                deadline,
-            )
+        self.log.info("waiting up to %g s", deadline)
         raise TaskDeferred(
-            trigger=BatchTrigger(self.station, batch, until),
+            trigger=BatchTrigger(self.station, batch, time.time() + deadline),
             method_name=self.go_on.__name__,
             timeout=timedelta(seconds=deadline + TRIGGERER_GRACE),
         )
 
     def go_on(self, context: Context, event: dict[str, Any]) -> Batch:
         """Act on the trigger's event."""
-        from millrace import flow
-
         batch: Batch = event["batch"]
         if event["outcome"] == "failed":
-            raise flow.BatchFailedError(event["error"])
+            raise AirflowFailException(event["error"])
         return self._at_deadline(batch) if event["outcome"] == "late" else batch
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -159,21 +156,49 @@ class BatchWait(BaseOperator):
             )
             return self._at_deadline(self.batch)
 
+    def _is_there(self, batch: Batch) -> bool:
+        """Look once; what can't be told now is not there yet."""
+        from millrace.errors import MillraceError
+        from millrace.flow import BatchFailedError
+
+        try:
+            waited_for = missing(self.station, batch)
+        except BatchFailedError:
+            raise
+        except MillraceError as error:
+            self.log.warning("can't look: %s", error)
+            return False
+        self.log.info("%d of %d users are not %s yet", len(waited_for), batch["count"], self.station)
+        return not waited_for
+
     def _at_deadline(self, batch: Batch) -> Batch:
-        """Look for the last time; return the batch if it is there, raise BatchLateError if not."""
+        """Look for the last time; return the batch if it is there, fail with its users' last stations if not."""
         from millrace import flow
         from millrace.errors import MillraceError
 
         batch_id = batch["batch_id"]
-        try:
-            late = missing(self.station, batch)
-        except flow.BatchFailedError:
-            raise
-        except MillraceError as error:
-            raise flow.BatchLateError(
-                f"batch {batch_id}: whether it was {self.station} before the deadline is not known: {error}. Clearing the "
-                "run looks again, and sends again what is missing"
-            ) from error
-        if late:
-            raise flow.late(batch_id, self.station, flow.last_stations(client("ingest"), batch_id, late))
+        with _final():
+            try:
+                late = missing(self.station, batch)
+                stations = flow.last_stations(client("ingest"), batch_id, late) if late else {}
+            except flow.BatchFailedError:
+                raise
+            except MillraceError as error:
+                raise flow.BatchLateError(
+                    f"batch {batch_id}: whether it was {self.station} before the deadline is not known: {error}. "
+                    "Clearing the run looks again, and sends again what is missing"
+                ) from error
+            if late:
+                raise flow.late(batch_id, self.station, stations)
         return batch
+
+
+@contextmanager
+def _final() -> Iterator[None]:
+    """Let an expected failure fail the task without a retry."""
+    from millrace.errors import MillraceError
+
+    try:
+        yield
+    except MillraceError as error:
+        raise AirflowFailException(str(error)) from error

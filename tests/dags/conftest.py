@@ -24,7 +24,6 @@ os.environ |= {
     "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_home}/airflow.db",
-    "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "faker=ERROR kafka=CRITICAL",
     "AIRFLOW__MILLRACE__CONNECTIONS_FOLDER": str(_home / "connections"),
 }
 (_home / "connections").mkdir()

@@ -114,7 +114,7 @@ def test_an_ill_source_is_red_and_stores_nothing_until_it_is_well(
 ) -> None:
     seed = f"run-{uuid4()}-x"
     source_server.fault.set("503")
-    _, states = run(bag, "users_ingest", seed=seed, count=30, deadline=1)
+    _, states = run(bag, "users_ingest", seed=seed, count=30, deadline=5)
     assert states == {
         "fetch_and_store": "failed",
         "wait_until_published": "upstream_failed",

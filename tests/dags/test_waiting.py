@@ -6,11 +6,14 @@ import asyncio
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+from airflow.sdk.bases.operator import TriggerFailureReason
+from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.module_loading import import_string
 
-from millrace import source, store
+from millrace import flow, source, store
 from millrace.airflow import waiting
 from millrace.connections import ConnectionsError
 
@@ -96,3 +99,38 @@ def test_a_store_that_is_away_is_asked_again(connect, connections_folder, batch)
     back.start()
     assert outcome(batch) == {"outcome": "there"}
     back.join()
+
+
+@pytest.mark.parametrize(
+    ("try_number", "max_tries", "sends_again"),
+    [
+        pytest.param(1, 2, False, id="first"),
+        pytest.param(2, 2, False, id="taken for killed"),
+        pytest.param(2, 3, True, id="cleared"),
+        pytest.param(3, 3, False, id="cleared, then taken for killed"),
+    ],
+)
+def test_a_wait_that_was_cleared_alone_sends_again(
+    connect, batch, monkeypatch, try_number: int, max_tries: int, sends_again: bool
+) -> None:
+    publish(connect)
+    again = {"republished": 20, "dead_letters_from": {"0": 7}}
+    monkeypatch.setattr(flow, "send_again", lambda _connections, batch_id: {**again, "batch_id": batch_id})
+    task = waiting.BatchWait(task_id="wait", station="published", batch=batch)
+    ti = SimpleNamespace(try_number=try_number, max_tries=max_tries)
+    found = task.execute({"dag_run": SimpleNamespace(run_id="run", conf={}), "ti": ti})
+    assert found == (batch | again | {"attempt": try_number} if sends_again else batch)
+
+
+def test_what_it_fails_with_is_final(batch) -> None:
+    task = waiting.BatchWait(task_id="wait", station="published", batch=batch)
+    with pytest.raises(AirflowFailException, match="20 users are not published before the deadline"):
+        task.go_on({}, {"outcome": "late", "batch": batch})
+    with pytest.raises(AirflowFailException, match="in quarantine"):
+        task.go_on({}, {"outcome": "failed", "error": "1 users are in quarantine", "batch": batch})
+
+
+def test_a_triggerer_that_does_not_answer_is_a_deadline(batch) -> None:
+    task = waiting.BatchWait(task_id="wait", station="published", batch=batch)
+    with pytest.raises(AirflowFailException, match="20 users are not published before the deadline"):
+        task.resume_execution("__fail__", {"error": TriggerFailureReason.TRIGGER_TIMEOUT}, {})
