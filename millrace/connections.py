@@ -105,6 +105,20 @@ class Spark:
 
 
 @dataclass(frozen=True, slots=True)
+class SparkCluster:
+    """The Spark master's page, for those who look after the cluster and the streaming job.
+
+    `workers`: the hosts that are to be in it. `checkpoint`: the job's offset and commit log, on its own host.
+    """
+
+    url: str
+    workers: list[str]
+    checkpoint: str
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Airflow:
     """Airflow's API and user interface."""
 
@@ -157,6 +171,11 @@ class Connections:
     def spark(self) -> Spark:
         """Spark's section."""
         return self._section("spark", Spark)
+
+    @property
+    def spark_cluster(self) -> SparkCluster:
+        """The section of Spark's master, workers and streaming job."""
+        return self._section("spark_cluster", SparkCluster)
 
     @property
     def airflow(self) -> Airflow:

@@ -84,6 +84,12 @@ def end_offsets(client: Any, topic: str = TOPIC) -> dict[int, int]:
     return {place.partition: offset for place, offset in ends.items()}
 
 
+def first_offsets(client: Any, topic: str = TOPIC) -> dict[int, int]:
+    """Return per partition the offset of the oldest record that is still there, or the end's."""
+    firsts = client.beginning_offsets(_partitions(client, topic))
+    return {place.partition: offset for place, offset in firsts.items()}
+
+
 def offsets_at(client: Any, moment: datetime, topic: str = TOPIC) -> dict[int, int]:
     """Return per partition the offset of the first record that is not older than `moment`."""
     partitions = _partitions(client, topic)

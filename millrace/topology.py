@@ -211,14 +211,15 @@ def _faults_of_services(hosts: tuple[Host, ...], catalogue: Catalogue) -> list[s
     if not count["depot"]:
         faults.append("service depot: no host runs it; every host installs from it")
     for host in hosts:
-        taken: dict[int, str] = {}
+        taken: dict[tuple[str, int], str] = {}
         for name in host.services:
             for label, port in catalogue.services[name]["ports"].items():
-                owner = taken.setdefault(port["port"], f"{name}/{label}")
-                if owner != f"{name}/{label}":
-                    faults.append(
-                        f"host {host.name}: port {port['port']} is claimed by {owner} and {name}/{label}"
-                    )
+                for number in range(port["port"], port.get("last", port["port"]) + 1):
+                    owner = taken.setdefault((port["bind"], number), f"{name}/{label}")
+                    if owner != f"{name}/{label}":
+                        faults.append(
+                            f"host {host.name}: port {number} is claimed by {owner} and {name}/{label}"
+                        )
     return faults
 
 

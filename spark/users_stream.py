@@ -25,7 +25,7 @@ from millrace_spark.transforms import Event
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark.errors import StreamingQueryException
 
-from millrace import connections, schemas
+from millrace import connections, schemas, systemd
 from millrace.errors import MillraceError
 
 log = logging.getLogger("users_stream")
@@ -79,6 +79,7 @@ def _run(checkpoint: Path, clients: connections.Connections, stop: threading.Eve
             .foreachBatch(write_batch)
             .start()
         )
+        systemd.notify("READY=1")
         log.info("started: topic %s, checkpoint %s", schemas.TOPIC, checkpoint)
         while not stop.is_set():
             if query.awaitTermination(1):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from millrace.checks.airflow import airflow
+from millrace.checks.spark import spark_master, spark_worker, users_stream
 from millrace.connections import (
     Cassandra,
     Connections,
@@ -409,5 +410,8 @@ CHECKS: dict[str, Callable[[Any], str]] = {
     "relay": relay,
     "offline_source": offline_source,
     "cassandra": cassandra,
+    "spark_master": spark_master,
+    "spark_worker": spark_worker,
+    "users_stream": users_stream,
     "airflow": airflow,
 }
