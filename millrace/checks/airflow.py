@@ -54,6 +54,21 @@ def airflow(connections: Connections) -> str:
     return f"Airflow: API, {', '.join(_BEATS)} healthy, {len(dags)} DAGs ({', '.join(dag['dag_id'] for dag in dags)})"
 
 
+def airflow_api(connections: Connections) -> str:
+    """The API answers and reaches its database; its other parts may be away."""
+    import requests
+
+    section = connections.airflow
+    try:
+        with requests.Session() as session:
+            health = _get(session, f"{section.url}/api/v2/monitor/health")
+            if health["metadatabase"]["status"] != "healthy":
+                raise NotWhole("Airflow: its database can't be reached")
+    except (requests.RequestException, ValueError, KeyError) as error:
+        raise NotWhole(f"Airflow at {section.url}: {error!r}") from error
+    return f"Airflow: the API at {section.url} answers"
+
+
 def _get(session: requests.Session, url: str) -> Any:
     answer = session.get(url, timeout=10)
     answer.raise_for_status()
@@ -68,7 +83,9 @@ def _require_healthy(health: dict[str, Any]) -> None:
         status, beat = health[part]["status"], health[part][key]
         started = _started(f"airflow-{part.replace('_', '-')}.service")
         if status != "healthy":
-            faults.append(f"{part} is {status or 'not there'} (last heartbeat: {beat})")
+            faults.append(
+                f"{part} is {status or 'not there'} (last heartbeat: {beat}): see `journalctl -u airflow-{part.replace('_', '-')}`"
+            )
         elif started and datetime.fromisoformat(beat) < started:
             # The beats of the process before it count as healthy for half a minute.
             faults.append(f"{part} has not beaten since its start at {started:%T}")

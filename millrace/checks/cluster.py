@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from millrace.checks.airflow import airflow
+from millrace.checks.airflow import airflow, airflow_api
 from millrace.checks.spark import spark_master, spark_worker, users_stream
 from millrace.connections import (
     Cassandra,
@@ -414,4 +414,5 @@ CHECKS: dict[str, Callable[[Any], str]] = {
     "spark_worker": spark_worker,
     "users_stream": users_stream,
     "airflow": airflow,
+    "airflow_api": airflow_api,
 }
