@@ -13,7 +13,7 @@ from millrace.schemas import TOPIC
 
 APPLICATION: Final = "users_stream"
 # Seconds within which the job commits something, if there is anything to commit. One that has just started needs most of it.
-PATIENCE: Final = 60.0
+PATIENCE: Final = 90.0
 
 
 def spark_master(connections: Connections) -> str:
@@ -61,6 +61,8 @@ def users_stream(connections: Connections) -> str:
     with topics.consumer(connections.kafka) as client:
         wanted, oldest = topics.end_offsets(client), topics.first_offsets(client)
     log = Path(section.checkpoint)
+    if not log.is_dir():
+        raise NotWhole(f"Streaming job: it has no {log} on this host; ask where it runs")
     first = _last_batch(log)
     deadline = time.monotonic() + PATIENCE
     while True:
