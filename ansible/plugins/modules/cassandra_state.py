@@ -174,26 +174,28 @@ def can_log_in(section: Any, name: str, password: str) -> bool:
     return True
 
 
-def unrepaired(session: Any, section: Any, factor: int) -> dict[str, list[str]]:
+def unrepaired(session: Any, section: Any, factor: int, *, grown: bool) -> dict[str, list[str]]:
     """Return, by node, the keyspaces that it has not repaired since they got their number of copies.
 
-    Of the ring's own, logins alone matter: what was repaired or traced before may be missing.
+    Of the ring's own, logins alone matter: what was repaired or traced before may be missing. Of the platform's own it
+    can't be read when it got them, because each change of a table writes the keyspace's row anew: it counts if it has
+    ``grown`` in this run.
     """
     if factor == 1:
         return {}
-    tables = {"system_auth": ["roles"], section.keyspace: []}
-    rows = session.execute(
-        "SELECT table_name, id FROM system_schema.tables WHERE keyspace_name = %s", (section.keyspace,)
-    )
-    made = {row.table_name: microseconds(row.id) for row in rows}
+    tables = {"system_auth": ["roles"]}
+    if grown:
+        rows = session.execute(
+            "SELECT table_name FROM system_schema.tables WHERE keyspace_name = %s", (section.keyspace,)
+        )
+        tables[section.keyspace] = [row.table_name for row in rows]
     altered = {}
     for keyspace in tables:
         row = session.execute(
             "SELECT writetime(replication) FROM system_schema.keyspaces WHERE keyspace_name = %s", (keyspace,)
         ).one()
         altered[keyspace] = row[0] if row else 0
-    # What is newer than its number of copies had them from the start.
-    tables[section.keyspace] = [name for name, moment in made.items() if moment < altered[section.keyspace]]
+    # Logins that are newer than their number of copies had them from the start.
     logins = session.execute("SELECT writetime(can_login) FROM system_auth.roles")
     if all(row[0] > altered["system_auth"] for row in logins):
         tables["system_auth"] = []
@@ -203,11 +205,6 @@ def unrepaired(session: Any, section: Any, factor: int) -> dict[str, list[str]]:
             if not all(repaired(session, keyspace, name, node, altered[keyspace]) for name in names):
                 lacking.setdefault(node, []).append(keyspace)
     return lacking
-
-
-def microseconds(identifier: Any) -> int:
-    """Return the moment (microseconds since 1970) that a table's id, a UUID of version 1, holds."""
-    return (identifier.time - 0x01B21DD213814000) // 10
 
 
 def repaired(session: Any, keyspace: str, table: str, node: str, since: int) -> bool:
@@ -250,7 +247,8 @@ def main() -> None:
         session, changes = administrator(section, params["replication_factor"], dry)
         try:
             changes += roles(session, section, params["roles"], dry)
-            to_repair = unrepaired(session, section, params["replication_factor"])
+            grown = any(change.startswith(f"keyspace {section.keyspace}:") for change in changes)
+            to_repair = unrepaired(session, section, params["replication_factor"], grown=grown)
         finally:
             session.cluster.shutdown()
     except (DriverException, NoHostAvailable, MillraceError, OSError, Refused) as error:
