@@ -38,6 +38,9 @@ def test_a_killed_relay_loses_nothing(first_of: Any) -> None:
     batches = []
     for _ in range(4):
         batches.append(stored(control, 1000))
+        control.check_output(
+            "timeout 60 sh -c 'until systemctl is-active -q relay.service; do sleep 0.2; done'"
+        )
         control.check_output("systemctl kill --signal=KILL relay.service")
     for batch_id in batches:
         wait_until_readable(control, batch_id, 180)
