@@ -98,7 +98,7 @@ def install(params: dict, target: Path) -> None:
         if digest != entry["sha256"]:
             raise ValueError(
                 f"{params['name']} {params['version']}: {path} is not the locked file: its sha256 is {digest}, the lock"
-                f" says {entry['sha256']}. Rebuild the depot: ansible-playbook ansible/depot.yml -e depot_rebuild=true"
+                f" says {entry['sha256']}. Rebuild the depot: make depot-rebuild"
             )
         write(staging / path, content, program=entry.get("program", False))
     write(staging / "jvm.options", "\n".join([*params["jvm_options"], ""]).encode(), program=False)
