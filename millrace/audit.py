@@ -70,8 +70,9 @@ def audit(
     """Compare the stations over [start, end) of `created_at` (of the topic: of the records' time).
 
     Without bounds the window is the next one that is closed; if there is none yet, nothing is compared and the
-    window is empty. A window without a difference that begins where the last one ended moves the watermark. Raises
-    AuditError naming the differences.
+    window is empty. A closed window without a difference that begins where the last one ended moves the watermark.
+    Bounds may name any past window: what is still on its way is missing then. Raises AuditError naming the
+    differences.
     """
     if (start is None) != (end is None):
         raise WindowError("give both bounds of the window, or none")
@@ -80,9 +81,10 @@ def audit(
         result = Audit(begin, stop)
         if start is None and begin == stop:
             return result
-        if begin >= stop or stop > datetime.now(UTC) - grace:
+        now = datetime.now(UTC)
+        if begin >= stop or stop > now:
             raise WindowError(
-                f"window {begin:%F %T} to {stop:%F %T}: its end must be after its start, and {grace} ago or earlier"
+                f"window {begin:%F %T} to {stop:%F %T}: its end must be after its start, and in the past"
             )
         session = cassandra_session(connections.cassandra)
         try:
@@ -95,7 +97,9 @@ def audit(
             raise AuditError(
                 f"window {begin:%F %T} to {stop:%F %T}: {result.differences} differences. {'; '.join(result.named)}"
             )
-        _record(postgresql, result)
+        # Earlier, a transaction may still be open that stores a user of this window.
+        if stop <= now - grace:
+            _record(postgresql, result)
     return result
 
 
@@ -215,7 +219,8 @@ def _record(postgresql: PostgresqlConnection, result: Audit) -> None:
     with postgresql, postgresql.cursor() as cursor:
         cursor.execute(
             "INSERT INTO millrace.audits (window_start, window_end, users) SELECT %(start)s, %(end)s, %(users)s "
-            "WHERE %(start)s <= coalesce((SELECT max(window_end) FROM millrace.audits), %(start)s) "
+            "WHERE %(start)s <= coalesce((SELECT max(window_end) FROM millrace.audits), "
+            "(SELECT min(created_at) FROM millrace.users), %(start)s) "
             "ON CONFLICT (window_end) DO NOTHING",
             {"start": result.start, "end": result.end, "users": result.users},
         )

@@ -297,7 +297,7 @@ def verify(ctx: click.Context, count: int, run_id: str | None, deadline: float) 
 @click.option("--end", type=click.DateTime(), help="The window's end (UTC).")
 @click.pass_context
 def audit(ctx: click.Context, start: datetime | None, end: datetime | None) -> None:
-    """Compare PostgreSQL, topic and Cassandra over a closed window."""
+    """Compare PostgreSQL, topic and Cassandra over a window: the next closed one, or any past one."""
     from datetime import UTC
 
     from millrace import audit as audits

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +42,19 @@ def host_named(name: str) -> Host:
         ssh_identity_file=str(state / "ssh_key"),
         ssh_extra_args=f"-o UserKnownHostsFile={state}/known_hosts -o StrictHostKeyChecking=accept-new",
     )
+
+
+def run_script(host: Host, name: str, *arguments: str) -> Any:
+    """Run a Python file of tests/platform/scripts on a host with root's logins; return the JSON that it prints."""
+    text = (Path(__file__).parent / "scripts" / f"{name}.py").read_text()
+    answer = host.run(
+        "MILLRACE_CONNECTIONS=/etc/millrace/connections/admin.json /opt/millrace/current/bin/python -c %s"
+        + " %s" * len(arguments),
+        text,
+        *arguments,
+    )
+    assert answer.rc == 0, answer.stderr
+    return json.loads(answer.stdout)
 
 
 def description(host: Host) -> dict[str, Any]:

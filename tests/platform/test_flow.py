@@ -7,6 +7,7 @@ import time
 import uuid
 from typing import Any
 
+from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
 
@@ -24,6 +25,17 @@ def wait_until_readable(control: Host, batch_id: str, seconds: float) -> None:
     while (answer := control.run(f"millrace status --batch {batch_id}")).rc:
         assert time.monotonic() < deadline, answer.stdout + answer.stderr
         time.sleep(2)
+
+
+def audit(control: Host, batch_id: str) -> CommandResult:
+    """Audit the seconds in which a batch was stored: its users in all stations, and every dead letter."""
+    query = f"""
+        WITH batch AS (
+            SELECT min(created_at) AT TIME ZONE 'UTC' AS stored FROM millrace.users WHERE batch_id = '{batch_id}'
+        ) SELECT to_char(bound, 'YYYY-MM-DD"T"HH24:MI:SS') FROM batch, LATERAL (VALUES (stored), (stored + '1s')) AS bounds (bound)
+    """  # noqa: S608 - an id of our own
+    start, end = control.check_output("psql -d millrace -tAc %s", query).split()
+    return control.run(f"millrace audit --start {start} --end {end}")
 
 
 def test_a_batch_arrives_row_by_row(first_of: Any) -> None:

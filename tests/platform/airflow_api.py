@@ -1,0 +1,58 @@
+"""Airflow as a person uses it: through its API, as the administrator."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import requests
+
+from millrace.topology import Catalogue
+from tests.platform.conftest import hosts, members, secrets
+
+
+class Airflow:
+    """A session with the API. States are Airflow's: success, failed, ..."""
+
+    def __init__(self) -> None:
+        port = Catalogue.load().services["airflow"]["ports"]["http"]["port"]
+        self._url = f"http://{hosts()[members('airflow')[0]]['address']}:{port}"
+        self._session = requests.Session()
+        login = {"username": "admin", "password": secrets()["airflow_admin"]}
+        token = self._ask("POST", "/auth/token", login)["access_token"]
+        self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def run(self, dag: str, run_id: str, conf: dict[str, Any]) -> None:
+        """Ask for a run of a DAG."""
+        document = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+        self._ask("POST", f"/api/v2/dags/{dag}/dagRuns", document)
+
+    def clear(self, dag: str, run_id: str) -> None:
+        """Have every task of a run done again."""
+        self._ask("POST", f"/api/v2/dags/{dag}/dagRuns/{run_id}/clear", {"dry_run": False})
+
+    def outcome(self, dag: str, run_id: str, seconds: float) -> str:
+        """Wait until a run has ended; return its state."""
+        deadline = time.monotonic() + seconds
+        while True:
+            state = str(self._ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run_id}")["state"])
+            if state in ("success", "failed"):
+                return state
+            assert time.monotonic() < deadline, f"{run_id} is still {state}"
+            time.sleep(1)
+
+    def states(self, dag: str, run_id: str) -> dict[str, str]:
+        """The state of each task of a run."""
+        answer = self._ask("GET", f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances")
+        return {task["task_id"]: task["state"] for task in answer["task_instances"]}
+
+    def log(self, dag: str, run_id: str, task: str) -> str:
+        """The log of a task's last try, as text."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances/{task}"
+        tries = self._ask("GET", path)["try_number"]
+        return str(self._ask("GET", f"{path}/logs/{tries}?full_content=true"))
+
+    def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
+        answer = self._session.request(method, self._url + path, json=document, timeout=30)
+        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json()

@@ -1,0 +1,21 @@
+"""Offers the registry a schema that breaks its readers; prints the HTTP status of its answer and what it says."""
+
+import copy
+import json
+import sys
+
+import requests
+
+from millrace import connections
+from millrace.schemas import SUBJECT, users_created
+
+registry = connections.load(None).registry
+schema = copy.deepcopy(users_created())
+schema["fields"].append({"name": "shoe_size", "type": "int"})
+answer = requests.post(
+    f"{registry.url}/subjects/{SUBJECT}/versions",
+    json={"schema": json.dumps(schema)},
+    auth=(registry.username, registry.password),
+    timeout=30,
+)
+json.dump({"status": answer.status_code, "body": answer.text}, sys.stdout)
