@@ -11,7 +11,7 @@ A window that is whole is then counted once more by `users_rollup`: users that c
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
@@ -20,7 +20,6 @@ from airflow.sdk import Param, dag, get_current_context, task
 
 @dag(
     schedule="@hourly",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     # The next run looks at the same window again.

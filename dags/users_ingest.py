@@ -14,7 +14,6 @@ people, and what of them can't be read is sent again.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
@@ -24,7 +23,6 @@ from millrace.airflow.waiting import BatchWait
 
 @dag(
     schedule="@hourly",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     params={

@@ -14,7 +14,6 @@ from airflow.sdk import dag, task
 
 @dag(
     schedule="@daily",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 0},

@@ -10,7 +10,7 @@ Windows that `users_audit` found whole come here once more.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
@@ -18,7 +18,6 @@ from airflow.sdk import Param, dag, get_current_context, task
 
 @dag(
     schedule="@hourly",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     # Once more, because Spark's master or a worker may just be restarting.

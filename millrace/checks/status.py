@@ -16,20 +16,22 @@ _SHOWN = ("Id", "ActiveState", "SubState", "NRestarts", "MemoryCurrent", "Active
 
 
 def units() -> list[str]:
-    """One line per unit of the platform on this host: state, restarts by systemd, memory in MiB, since when."""
+    """One line per unit of the platform on this host: state, memory in MiB, restarts by systemd, since when; a sum."""
     names = sorted(path.name for path in UNITS.iterdir()) if UNITS.exists() else []
     lines = []
+    total = 0
     for name in names:
         command = ["systemctl", "show", "-p", ",".join(_SHOWN), name]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         shown = dict(line.split("=", 1) for line in output.splitlines() if line)
-        memory = shown["MemoryCurrent"]
-        size = f"{int(memory) >> 20} MiB" if memory.isdigit() else "-"
+        memory = int(shown["MemoryCurrent"]) >> 20 if shown["MemoryCurrent"].isdigit() else 0
+        total += memory
         state = f"{shown['ActiveState']} ({shown['SubState']})"
         lines.append(
-            f"{shown['Id']:<34} {state:<22} {size:>9}  restarts {shown['NRestarts']:<3} since {shown['ActiveEnterTimestamp']}"
+            f"{shown['Id'].removesuffix('.service'):<24} {state:<18} {memory:>5} MiB  restarts {shown['NRestarts']:<3} "
+            f"since {shown['ActiveEnterTimestamp']}"
         )
-    return lines
+    return [*lines, f"{'all':<24} {'':<18} {total:>5} MiB"]
 
 
 def counts(connections: Connections) -> list[str]:

@@ -54,6 +54,14 @@ def test_a_roles_defaults_are_its_argument_spec(role: Path) -> None:
     assert defaults == documented
 
 
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_role_has_a_scenario(role: Path) -> None:
+    """`molecule test` in the role's folder, on one of the topologies of tests/molecule."""
+    environment = yaml_of(role / "molecule" / "default" / "molecule.yml")["ansible"]["env"]
+    assert environment["MILLRACE_ENV"].startswith("m-")
+    assert (ROOT / environment["MILLRACE_TOPOLOGY"]).is_file()
+
+
 def test_import_role_names_its_tasks_without_yml() -> None:
     """With the ending, Ansible silently skips the argument spec."""
     wrong = [

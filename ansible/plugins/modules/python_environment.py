@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from ansible.module_utils import installations
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
@@ -135,28 +136,18 @@ def main() -> None:
             "requirements_name": {"type": "str", "required": True},
             "wheel": {"type": "str", "required": True},
             "wheel_sha256": {"type": "str", "required": True},
-            "depot": {
-                "type": "dict",
-                "required": True,
-                "options": {
-                    "url": {"type": "str", "required": True},
-                    "username": {"type": "str", "required": True},
-                    "password": {"type": "str", "required": True, "no_log": True},
-                },
-            },
+            "depot": installations.DEPOT,
         },
         supports_check_mode=True,
     )
     params = module.params
     os.umask(0o022)
     root = Path(params["root"])
-    current = root / "current"
     target = root / hashlib.sha256(params["requirements"].encode()).hexdigest()[:10]
-    previous = current.readlink().name if current.is_symlink() else None
     complete = (target / MARKER).exists()
     wheel = (target / WHEEL).read_text() if complete and (target / WHEEL).exists() else None
     wanted = contents(target, params["wheel_sha256"])
-    changed = previous != target.name or not complete or wheel != wanted
+    changed = installations.current(root) != target.name or not complete or wheel != wanted
     if changed and not module.check_mode:
         try:
             root.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -165,15 +156,9 @@ def main() -> None:
                 installer.environment()
             if wheel != wanted:
                 installer.own_wheel()
-            new = root / ".current.new"
-            new.unlink(missing_ok=True)
-            new.symlink_to(target.name)
-            new.replace(current)
+            installations.make_current(root, target)
         except (OSError, RuntimeError) as error:
             module.fail_json(msg=str(error))
-        for old in root.iterdir():
-            if old.is_dir() and not old.is_symlink() and old.name not in (target.name, previous):
-                shutil.rmtree(old)
     module.exit_json(changed=changed, path=str(target))
 
 

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from ansible.module_utils import installations
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
@@ -110,14 +111,6 @@ def install(params: dict, target: Path) -> None:
     staging.rename(target)
 
 
-def link(current: Path, target: Path) -> None:
-    """Point ``current`` to the release in one step."""
-    new = current.with_name(".current.new")
-    new.unlink(missing_ok=True)
-    new.symlink_to(target.name)
-    new.replace(current)
-
-
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -130,34 +123,21 @@ def main() -> None:
             "jvm_options": {"type": "list", "elements": "str", "default": []},
             "java": {"type": "path", "default": "/usr/bin/java"},
             "texts": {"type": "dict", "default": {}},
-            "depot": {
-                "type": "dict",
-                "required": True,
-                "options": {
-                    "url": {"type": "str", "required": True},
-                    "username": {"type": "str", "required": True},
-                    "password": {"type": "str", "required": True, "no_log": True},
-                },
-            },
+            "depot": installations.DEPOT,
         },
         supports_check_mode=True,
     )
     os.umask(0o022)
     root = Path(module.params["root"])
-    current = root / "current"
     target = root / f"{module.params['version']}-{identity(module.params)}"
-    previous = current.readlink().name if current.is_symlink() else None
-    changed = previous != target.name or not target.is_dir()
+    changed = installations.current(root) != target.name or not target.is_dir()
     if changed and not module.check_mode:
         try:
             if not target.is_dir():
                 install(module.params, target)
-            link(current, target)
+            installations.make_current(root, target)
         except (OSError, ValueError) as error:
             module.fail_json(msg=str(error))
-        for old in root.iterdir():
-            if old.is_dir() and not old.is_symlink() and old.name not in (target.name, previous):
-                shutil.rmtree(old)
     module.exit_json(changed=changed, path=str(target))
 
 
