@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 
 from millrace_spark import session, tables, transforms
@@ -47,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
             "users_rollup", session.settings("common", "users_rollup"), session.secrets(clients)
         )
         try:
+            executors = session.ExecutorWatch(spark)
+            while not executors.there():
+                time.sleep(0.2)
             cells, vanished = rollup(spark, clients.cassandra.keyspace, start, end)
         finally:
             spark.stop()

@@ -81,9 +81,11 @@ def _run(checkpoint: Path, clients: connections.Connections, stop: threading.Eve
         )
         systemd.notify("READY=1")
         log.info("started: topic %s, checkpoint %s", schemas.TOPIC, checkpoint)
+        executors = session.ExecutorWatch(spark)
         while not stop.is_set():
             if query.awaitTermination(1):
                 return "the query ended without an error"
+            executors.there()
         query.stop()
         return None
     except (

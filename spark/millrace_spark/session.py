@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from millrace.connections import Cassandra, Connections, ConnectionsError
+from millrace.errors import MillraceError
 
 CONF_DIR: Final = Path(__file__).resolve().parent.parent / "conf"
 
@@ -85,6 +87,36 @@ def start(name: str, defaults: Mapping[str, str], secret: Mapping[str, str]) -> 
     context = SparkContext(conf=conf, gateway=gateway)
     context.setLogLevel("WARN")  # for a JVM that spark-submit started, with log settings of its own
     return SparkSession(context)
+
+
+class NoExecutorsError(MillraceError):
+    """The master gives the application no executors."""
+
+
+class ExecutorWatch:
+    """Sees that the application has executors.
+
+    A master that is just recovering may take a registration and forget it, without a word to the driver; it lets go of
+    its past within a minute. The remedy is to register anew, which is to end and be started again.
+    """
+
+    def __init__(self, spark: SparkSession, patience: float = 90.0) -> None:
+        self._context = spark.sparkContext._jsc.sc()  # type: ignore[attr-defined]
+        self._patience = patience
+        self._seen = time.monotonic()
+
+    def there(self) -> bool:
+        """Whether there is an executor now; raises NoExecutorsError when there was none for `patience` seconds."""
+        # The driver counts as one.
+        if self._context.getExecutorMemoryStatus().size() > 1:
+            self._seen = time.monotonic()
+            return True
+        if time.monotonic() - self._seen > self._patience:
+            raise NoExecutorsError(
+                f"the master gave no executors for {self._patience:.0f} s: are there workers with a free core?"
+                " `millrace health spark_worker` says"
+            )
+        return False
 
 
 def log_to_stderr() -> None:
