@@ -101,14 +101,27 @@ def source_well(ctx: click.Context) -> None:
 
 @main.command()
 @click.argument("service")
+@click.option("--wait", default=0.0, help="Seconds until it must be whole. Default: ask once.")
 @click.pass_context
-def health(ctx: click.Context, service: str) -> None:
+def health(ctx: click.Context, service: str, wait: float) -> None:
     """Say whether SERVICE's cluster is whole and serves; fails with what is missing."""
+    import time
+
     from millrace.checks.cluster import CHECKS
+    from millrace.errors import NotWhole
 
     if service not in CHECKS:
         raise click.BadParameter(f"one of {', '.join(CHECKS)}", param_hint="SERVICE")
-    click.echo(CHECKS[service](_connections(ctx)))
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            click.echo(CHECKS[service](_connections(ctx)))
+        except NotWhole:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
 
 
 @main.command()
