@@ -17,8 +17,8 @@ description:
   - A unit's fingerprint is a hash of its unit file, configuration and release. It is recorded after a start that was
     proven by I(check), so a play that was cut off can't lose a restart, and an unchanged unit is left alone.
   - I(step=start) starts and enables a unit that doesn't run or was never seen to serve. I(step=restart) restarts one that runs with another
-    fingerprint than the recorded one; it refuses to begin unless I(check) passes, so that a rollout stops at the first
-    member that doesn't come back.
+    fingerprint than the recorded one; with I(gate) it refuses to begin unless I(check) passes, so that a rollout stops at
+    the first member that doesn't come back.
   - On failure the unit's last log lines are in the message.
 options:
   name: {description: Name of the unit., type: str, required: true}
@@ -26,6 +26,7 @@ options:
   files: {description: Files and folders whose content makes the fingerprint., type: list, elements: path, default: []}
   links: {description: Links whose target makes the fingerprint, where they exist., type: list, elements: path, default: []}
   check: {description: Command that exits with 0 once the service and its cluster are whole., type: list, elements: str, default: []}
+  gate: {description: Others serve while this one restarts, so it must not be taken away from a cluster that isn't whole., type: bool, default: false}
   timeout: {description: Seconds that the check may take to pass., type: int, default: 120}
   reload: {description: Reload instead of restarting., type: bool, default: false}
 """
@@ -98,8 +99,6 @@ def wait(params: dict, since: float, timeout: int) -> None:
 
 def require_whole(params: dict) -> None:
     """Refuse to take a member away from a cluster that isn't whole."""
-    if not params["check"]:
-        return
     deadline = time.monotonic() + 60
     while True:
         result = subprocess.run(params["check"], capture_output=True, text=True, check=False)
@@ -123,6 +122,7 @@ def main() -> None:
             "files": {"type": "list", "elements": "path", "default": []},
             "links": {"type": "list", "elements": "path", "default": []},
             "check": {"type": "list", "elements": "str", "default": []},
+            "gate": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 120},
             "reload": {"type": "bool", "default": False},
         },
@@ -151,7 +151,7 @@ def main() -> None:
         if not enabled:
             systemctl("enable", unit)
         if action:
-            if params["step"] == "restart":
+            if params["step"] == "restart" and params["gate"]:
                 require_whole(params)
             since = time.time()
             try:
