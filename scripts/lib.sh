@@ -2,7 +2,9 @@
 # shellcheck shell=bash
 set -Eeuo pipefail
 shopt -s inherit_errexit
-trap 'printf "error: %s, line %s: %s\n" "$0" "$LINENO" "$BASH_COMMAND" >&2' ERR
+# A fault has said what is wrong, also to the scripts that called its script.
+FAULT=70
+trap '[ $? = $FAULT ] || printf "error: %s, line %s: %s\n" "$0" "$LINENO" "$BASH_COMMAND" >&2' ERR
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/millrace
@@ -13,7 +15,7 @@ say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
 # fault CAUSE FIX
 fault() {
   printf '\nerror: %s\n  fix: %s\n' "$1" "$2" >&2
-  exit 1
+  exit $FAULT
 }
 
 as_root() {
