@@ -21,10 +21,12 @@ fault() {
 as_root() {
   if [ "$(id -u)" = 0 ]; then
     "$@"
-  elif command -v sudo >/dev/null; then
+  elif ! command -v sudo >/dev/null; then
+    fault "'$1' needs root's rights, and there is no sudo" "run this as root, or install sudo for $(id -un)"
+  elif sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }; then
     sudo -E "$@"
   else
-    fault "'$1' needs root's rights, and there is no sudo" "run this as root, or install sudo for $(id -un)"
+    fault "'$1' needs root's rights, and sudo does not give them to $(id -un)" "run this as root, or as a user with sudo"
   fi
 }
 
