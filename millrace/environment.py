@@ -2,10 +2,9 @@
 
 Its state lies outside the clone, in ``$XDG_STATE_HOME/millrace/<name>/``:
 
-    environment.yml   id, topology, provider, subnet and the clone that operates it
+    environment.yml   id, topology, provider, subnet, who makes its hosts and the clone that operates it
     ssh_key[.pub]     the key of its hosts; known_hosts: what they answered with
     vault_key         encrypts secrets.yml; both are made once and never again
-    vagrant/          Vagrant's own records
 """
 
 from __future__ import annotations
@@ -38,6 +37,11 @@ NETWORKS = {
     "libvirt": ipaddress.ip_network("192.168.56.0/24"),
 }
 SLICE_PREFIX = 27
+# Who makes hosts: the one that made an environment's hosts goes on making them.
+MAKERS = {
+    "vagrant": "use `vagrant`, and the inventory inventories/vagrant",
+    "terraform": "use `terraform` in terraform/environments, and the inventory inventories/terraform",
+}
 
 
 class EnvironmentFault(Exception):
@@ -54,6 +58,7 @@ class Environment:
     topology: str
     provider: str
     subnet: str
+    made_by: str = "vagrant"
 
     @property
     def directory(self) -> Path:
@@ -63,6 +68,14 @@ class Environment:
     def load_topology(self) -> topologies.Topology:
         """Its topology, checked against the memory of this machine."""
         return topologies.load(self.topology, machine_memory_mb=machine_memory_mb())
+
+    def require_maker(self, maker: str | None) -> None:
+        """Refuse a tool that would make or look for hosts that another one makes."""
+        if maker and maker != self.made_by:
+            raise EnvironmentFault(
+                f"the hosts of environment {self.name!r} are made by {self.made_by}: {MAKERS[self.made_by]};"
+                " or choose another name: MILLRACE_ENV=other"
+            )
 
     def host_name(self, host: str) -> str:
         """The name a host has everywhere: in Vagrant, in the inventory and on itself."""
@@ -84,6 +97,7 @@ class Environment:
                     "address": str(address),
                     # Derived from the address, so that a restarted host is reachable at once.
                     "mac": "00:16:3e:" + ":".join(f"{octet:02x}" for octet in octets[1:]),
+                    "user": "vagrant",
                     **catalogue.sizes[host.size],
                 }
             )
@@ -149,6 +163,7 @@ def current(*, create: bool = False) -> Environment:
                 f"environment {name!r} does not exist yet; `make up` (or `vagrant up`) makes it"
             )
         return _create(name, wanted or DEFAULT_TOPOLOGY)
+    environment.require_maker(os.environ.get("MILLRACE_HOSTS"))
     if environment.clone != str(topologies.ROOT):
         if Path(environment.clone, "site.yml").exists():
             raise EnvironmentFault(
@@ -170,10 +185,13 @@ def current(*, create: bool = False) -> Environment:
 
 def _create(name: str, topology: str) -> Environment:
     topologies.load(topology, machine_memory_mb=machine_memory_mb())
-    provider = detect_provider()
-    environment = Environment(
-        name, str(uuid.uuid4()), str(topologies.ROOT), topology, provider, _free_subnet(provider)
-    )
+    maker = os.environ.get("MILLRACE_HOSTS") or "vagrant"
+    if maker not in MAKERS:
+        raise EnvironmentFault(f"MILLRACE_HOSTS={maker!r} is not one of {', '.join(MAKERS)}")
+    # Terraform's local hosts are those that Vagrant makes without a hypervisor.
+    provider = detect_provider() if maker == "vagrant" else "lxc"
+    subnet = _free_subnet(provider, os.environ.get("MILLRACE_SUBNET"))
+    environment = Environment(name, str(uuid.uuid4()), str(topologies.ROOT), topology, provider, subnet, maker)
     environment.directory.mkdir(mode=0o700, parents=True)
     subprocess.run(
         [
@@ -200,16 +218,23 @@ def _write(environment: Environment) -> None:
     path.write_text(yaml.safe_dump(asdict(environment), sort_keys=False))
 
 
-def _free_subnet(provider: str) -> str:
+def _free_subnet(provider: str, wanted: str | None) -> str:
+    """Return a slice of the provider's network that no environment has: the wanted one, or the first."""
     taken = {
         found.subnet
         for path in state_directory().glob("*/environment.yml")
         if (found := load(path.parent.name))
     }
     # The first slice holds the machine's own address and the provider's defaults.
-    for subnet in list(NETWORKS[provider].subnets(new_prefix=SLICE_PREFIX))[1:]:
-        if str(subnet) not in taken:
-            return str(subnet)
+    slices = [str(subnet) for subnet in NETWORKS[provider].subnets(new_prefix=SLICE_PREFIX)][1:]
+    free = [subnet for subnet in slices if subnet not in taken]
+    if wanted and wanted not in free:
+        raise EnvironmentFault(
+            f"subnet {wanted} is {'taken by another environment' if wanted in slices else 'none of the slices'};"
+            f" free are {', '.join(free) or 'none'}"
+        )
+    if free:
+        return wanted or free[0]
     raise EnvironmentFault(
         f"all {len(taken)} slices of {NETWORKS[provider]} are taken: {', '.join(sorted(taken))};"
         f" remove an environment that is no longer needed (they are listed in {state_directory()})"

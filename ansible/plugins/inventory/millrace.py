@@ -8,7 +8,7 @@ from ansible.errors import AnsibleParserError
 
 from ansible.plugins.inventory import BaseInventoryPlugin
 from millrace import environment as environments
-from millrace import secrets
+from millrace import secrets, terraform
 from millrace import topology as topologies
 
 DOCUMENTATION = """
@@ -22,6 +22,10 @@ options:
     description: Marks the file as this plugin's.
     required: true
     choices: [millrace]
+  hosts:
+    description: Who makes the hosts. Terraform tells their addresses itself, Vagrant takes those of the environment.
+    choices: [vagrant, terraform]
+    default: vagrant
 """
 
 
@@ -40,9 +44,12 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
         self._read_config_data(path)
         try:
             environment = environments.current()
+            environment.require_maker(self.get_option("hosts"))
             topology = environment.load_topology()
             hosts = environment.hosts()
-        except (environments.EnvironmentFault, topologies.TopologyError) as error:
+            if environment.made_by == "terraform":
+                hosts = terraform.provisioned(hosts, terraform.folder(environment.provider))
+        except (environments.EnvironmentFault, terraform.OutputError, topologies.TopologyError) as error:
             raise AnsibleParserError(str(error)) from error
 
         directory = environment.directory
@@ -54,7 +61,6 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
             "topology_name": topology.name,
             "cache_directory": str(environments.cache_directory()),
             "replication_factors": {name: topology.replication(name) for name in ("kafka", "cassandra")},
-            "ansible_user": "vagrant",
             "ansible_become": True,
             "ansible_ssh_private_key_file": str(directory / "ssh_key"),
             "ansible_ssh_common_args": (
@@ -73,6 +79,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
                 inventory.add_host(host["name"], group=service)
             for name, value in {
                 "ansible_host": host["address"],
+                "ansible_user": host["user"],
                 "host_address": host["address"],
                 "host_rack": host["rack"],
                 "host_services": host["services"],
