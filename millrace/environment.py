@@ -23,7 +23,7 @@ from typing import Any
 import click
 import yaml
 
-from millrace import secrets
+from millrace import secrets, terraform
 from millrace import topology as topologies
 
 DEFAULT_NAME = "mill"
@@ -37,10 +37,11 @@ NETWORKS = {
     "libvirt": ipaddress.ip_network("192.168.56.0/24"),
 }
 SLICE_PREFIX = 27
+LAST_INDEX = 2 ** (32 - SLICE_PREFIX) - 2
 # Who makes hosts: the one that made an environment's hosts goes on making them.
 MAKERS = {
     "vagrant": "use `vagrant`, and the inventory inventories/vagrant",
-    "terraform": "use `terraform` in terraform/environments, and the inventory inventories/terraform",
+    "terraform": "use `terraform` and the inventory inventories/terraform, or `make` with HOSTS=terraform",
 }
 
 
@@ -66,8 +67,10 @@ class Environment:
         return state_directory() / self.name
 
     def load_topology(self) -> topologies.Topology:
-        """Its topology, checked against the memory of this machine."""
-        return topologies.load(self.topology, machine_memory_mb=machine_memory_mb())
+        """Its topology, checked against the memory of this machine and its slice of the network where those matter."""
+        if not self.subnet:
+            return topologies.load(self.topology)
+        return topologies.load(self.topology, machine_memory_mb=machine_memory_mb(), last_index=LAST_INDEX)
 
     def require_maker(self, maker: str | None) -> None:
         """Refuse a tool that would make or look for hosts that another one makes."""
@@ -82,26 +85,28 @@ class Environment:
         return f"{self.name}-{host}"
 
     def hosts(self) -> list[dict[str, Any]]:
-        """Name, address, hardware address, memory (MiB), cores and topology entry of every host."""
-        catalogue = topologies.Catalogue.load()
-        network = ipaddress.ip_network(self.subnet)
-        hosts = []
-        for host in self.load_topology().hosts:
-            address = network[host.index]
-            octets = address.packed
-            hosts.append(
-                {
-                    **asdict(host),
-                    "short_name": host.name,
-                    "name": self.host_name(host.name),
-                    "address": str(address),
-                    # Derived from the address, so that a restarted host is reachable at once.
-                    "mac": "00:16:3e:" + ":".join(f"{octet:02x}" for octet in octets[1:]),
-                    "user": "vagrant",
-                    **catalogue.sizes[host.size],
-                }
-            )
-        return hosts
+        """Name, memory (MiB), cores and topology entry of every host; on this machine its addresses and user as well."""
+        sizes = topologies.Catalogue.load().sizes
+        return [
+            {
+                **asdict(host),
+                "short_name": host.name,
+                "name": self.host_name(host.name),
+                **sizes[host.size],
+                **(self._addresses(host.index) if self.subnet else {}),
+            }
+            for host in self.load_topology().hosts
+        ]
+
+    def _addresses(self, index: int) -> dict[str, str]:
+        address = ipaddress.ip_network(self.subnet)[index]
+        return {
+            "address": str(address),
+            "operator_address": str(address),
+            # Derived from the address, so that a restarted host is reachable at once.
+            "mac": "00:16:3e:" + ":".join(f"{octet:02x}" for octet in address.packed[1:]),
+            "user": "vagrant",
+        }
 
     @property
     def netmask(self) -> int:
@@ -184,14 +189,15 @@ def current(*, create: bool = False) -> Environment:
 
 
 def _create(name: str, topology: str) -> Environment:
-    topologies.load(topology, machine_memory_mb=machine_memory_mb())
     maker = os.environ.get("MILLRACE_HOSTS") or "vagrant"
     if maker not in MAKERS:
         raise EnvironmentFault(f"MILLRACE_HOSTS={maker!r} is not one of {', '.join(MAKERS)}")
-    # Terraform's local hosts are those that Vagrant makes without a hypervisor.
-    provider = detect_provider() if maker == "vagrant" else "lxc"
-    subnet = _free_subnet(provider, os.environ.get("MILLRACE_SUBNET"))
-    environment = Environment(name, str(uuid.uuid4()), str(topologies.ROOT), topology, provider, subnet, maker)
+    provider = detect_provider() if maker == "vagrant" else terraform.provider_from_environment()
+    subnet = _free_subnet(provider) if provider in NETWORKS else ""
+    environment = Environment(
+        name, str(uuid.uuid4()), str(topologies.ROOT), topology, provider, subnet, maker
+    )
+    environment.load_topology()
     environment.directory.mkdir(mode=0o700, parents=True)
     subprocess.run(
         [
@@ -218,23 +224,17 @@ def _write(environment: Environment) -> None:
     path.write_text(yaml.safe_dump(asdict(environment), sort_keys=False))
 
 
-def _free_subnet(provider: str, wanted: str | None) -> str:
-    """Return a slice of the provider's network that no environment has: the wanted one, or the first."""
+def _free_subnet(provider: str) -> str:
+    """Return the first slice of the provider's network that no environment has."""
     taken = {
         found.subnet
         for path in state_directory().glob("*/environment.yml")
         if (found := load(path.parent.name))
     }
     # The first slice holds the machine's own address and the provider's defaults.
-    slices = [str(subnet) for subnet in NETWORKS[provider].subnets(new_prefix=SLICE_PREFIX)][1:]
-    free = [subnet for subnet in slices if subnet not in taken]
-    if wanted and wanted not in free:
-        raise EnvironmentFault(
-            f"subnet {wanted} is {'taken by another environment' if wanted in slices else 'none of the slices'};"
-            f" free are {', '.join(free) or 'none'}"
-        )
-    if free:
-        return wanted or free[0]
+    for subnet in list(NETWORKS[provider].subnets(new_prefix=SLICE_PREFIX))[1:]:
+        if str(subnet) not in taken:
+            return str(subnet)
     raise EnvironmentFault(
         f"all {len(taken)} slices of {NETWORKS[provider]} are taken: {', '.join(sorted(taken))};"
         f" remove an environment that is no longer needed (they are listed in {state_directory()})"
@@ -271,14 +271,35 @@ def show(create: bool) -> None:
                 **asdict(environment),
                 "directory": str(environment.directory),
                 "cache": str(cache_directory()),
-                "gateway": environment.gateway,
-                "netmask": environment.netmask,
+                **(
+                    {"gateway": environment.gateway, "netmask": environment.netmask}
+                    if environment.subnet
+                    else {}
+                ),
                 "public_key": (environment.directory / "ssh_key.pub").read_text().strip(),
                 "hosts": environment.hosts(),
             },
             indent=1,
         )
     )
+
+
+@main.command("terraform")
+def terraform_folder() -> None:
+    """Give the folder of Terraform that makes this environment's hosts its variables, and print where it is."""
+    environment = current()
+    where = terraform.folder(environment.provider)
+    variables = {
+        "topology": str(topologies.path_of(environment.topology)),
+        "environment": {
+            "name": environment.name,
+            "id": environment.id,
+            "public_key": (environment.directory / "ssh_key.pub").read_text().strip(),
+        },
+        **({"subnet": environment.subnet} if environment.subnet else {}),
+    }
+    (where / "environment.auto.tfvars.json").write_text(json.dumps(variables, indent=2) + "\n")
+    click.echo(where)
 
 
 @main.command()
@@ -353,7 +374,12 @@ def run() -> None:
     """Run the command line; a fault ends with its message alone."""
     try:
         main(standalone_mode=False)
-    except (EnvironmentFault, secrets.SecretsFault, topologies.TopologyError) as error:
+    except (
+        EnvironmentFault,
+        secrets.SecretsFault,
+        terraform.TerraformFault,
+        topologies.TopologyError,
+    ) as error:
         click.echo(f"\nerror: {error}", err=True)
         sys.exit(FAULT)
     except click.ClickException as error:

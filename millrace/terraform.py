@@ -3,49 +3,62 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from millrace import topology as topologies
 
-# The folder of terraform/environments for each provider.
-FOLDERS = {"lxc": "local", "aws": "aws"}
+# Folder of terraform/environments -> the provider of its hosts.
+PROVIDERS = {"local": "lxc", "aws": "aws"}
 
 
-class OutputError(Exception):
-    """What Terraform tells of its hosts is not what the topology says."""
+class TerraformFault(Exception):
+    """Hosts that Terraform does not tell as the topology has them, with the cause and the fix."""
+
+
+def provider_from_environment() -> str:
+    """The provider of the folder that MILLRACE_TERRAFORM names, by default the one of hosts on this machine."""
+    asked = os.environ.get("MILLRACE_TERRAFORM") or "local"
+    if asked not in PROVIDERS:
+        raise TerraformFault(f"MILLRACE_TERRAFORM={asked!r} is not one of {', '.join(PROVIDERS)}")
+    return PROVIDERS[asked]
 
 
 def folder(provider: str) -> Path:
     """Where the hosts of a provider are declared."""
-    return topologies.ROOT / "terraform" / "environments" / FOLDERS[provider]
+    name = next(name for name, found in PROVIDERS.items() if found == provider)
+    return topologies.ROOT / "terraform" / "environments" / name
 
 
 def provisioned(hosts: list[dict[str, Any]], where: Path) -> list[dict[str, Any]]:
     """Return the hosts of an environment with the addresses and users that Terraform gave them.
 
-    Raises OutputError when there is no output, or when it holds other hosts than the topology.
+    Raises TerraformFault when there is no output, or when it holds other hosts than the topology.
     """
     output = read(where)
     wanted, found = {host["name"] for host in hosts}, set(output)
     if wanted != found:
-        raise OutputError(
+        raise TerraformFault(
             f"{where}: Terraform has made {', '.join(sorted(found)) or 'no hosts'}, the topology has"
             f" {', '.join(sorted(wanted))}; run `terraform apply` there"
         )
-    return [host | {key: output[host["name"]][key] for key in ("address", "user")} for host in hosts]
+    keys = ("address", "operator_address", "user")
+    return [host | {key: output[host["name"]][key] for key in keys} for host in hosts]
 
 
 def read(where: Path) -> dict[str, dict[str, Any]]:
-    """Return Terraform's output `hosts`: address and user of every host, by name."""
+    """Return Terraform's output `hosts`: addresses, user and topology entry of every host, by name."""
     command = ["terraform", f"-chdir={where}", "output", "-json", "hosts"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise OutputError("terraform is not on PATH: it knows the addresses of this environment's hosts") from error
+        raise TerraformFault(
+            "terraform is not on PATH, and it knows where this environment's hosts are"
+        ) from error
     if result.returncode:
-        raise OutputError(
+        raise TerraformFault(
             f"{where}: Terraform tells no hosts; run `terraform apply` there first. It says: {result.stderr.strip()}"
         )
     hosts: dict[str, dict[str, Any]] = json.loads(result.stdout)

@@ -49,7 +49,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
             hosts = environment.hosts()
             if environment.made_by == "terraform":
                 hosts = terraform.provisioned(hosts, terraform.folder(environment.provider))
-        except (environments.EnvironmentFault, terraform.OutputError, topologies.TopologyError) as error:
+        except (environments.EnvironmentFault, terraform.TerraformFault, topologies.TopologyError) as error:
             raise AnsibleParserError(str(error)) from error
 
         directory = environment.directory
@@ -78,7 +78,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
             for service in host["services"]:
                 inventory.add_host(host["name"], group=service)
             for name, value in {
-                "ansible_host": host["address"],
+                "ansible_host": host["operator_address"],
                 "ansible_user": host["user"],
                 "host_address": host["address"],
                 "host_rack": host["rack"],

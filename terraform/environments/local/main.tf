@@ -1,17 +1,9 @@
-# Real hosts on this machine: the LXC hosts that Vagrant makes, made by Terraform.
-
-terraform {
-  required_version = "~> 1.11"
-}
-
+# Hosts on this machine: the LXC hosts that Vagrant makes, made by Terraform. `make up HOSTS=terraform` does all of it;
+# by hand, `scripts/terraform-hosts prepare` makes the environment's keys and gives this folder its variables.
 module "hosts" {
-  source   = "../../modules/lxc"
-  name     = var.name
-  topology = var.topology
-  subnet   = var.subnet
-}
+  source = "../../modules/lxc"
 
-output "hosts" {
-  description = "Address, user, services, size, rack and ids of every host, by name."
-  value       = module.hosts.hosts
+  topology    = var.topology
+  environment = var.environment
+  subnet      = var.subnet
 }

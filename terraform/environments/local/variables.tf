@@ -1,17 +1,16 @@
-variable "name" {
-  description = "Name of the environment, as MILLRACE_ENV has it for the inventory."
-  type        = string
-  default     = "mill"
-}
+# What they mean and may hold: terraform/modules/lxc/variables.tf.
 
 variable "topology" {
-  description = "A topology of the repository by name, or the path of a file from the repository's root."
+  description = "Path of the topology file."
   type        = string
-  default     = "compact"
+}
+
+variable "environment" {
+  description = "The environment: name, id (a UUID) and its operator's public key."
+  type        = object({ name = string, id = string, public_key = string })
 }
 
 variable "subnet" {
-  description = "The environment's slice of LXC's network. Another one for each environment on this machine."
+  description = "The environment's slice of LXC's network."
   type        = string
-  default     = "10.0.3.32/27"
 }
