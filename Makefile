@@ -1,10 +1,16 @@
 # Thin names over the real tools. `make` alone lists them.
-# MILLRACE_ENV=name chooses the environment, MILLRACE_TOPOLOGY=compact|single the topology of a new one.
+# MILLRACE_ENV=name chooses the environment, MILLRACE_TOPOLOGY=compact|single the topology of a new one, HOSTS=terraform who
+# makes its hosts (Vagrant otherwise), and then MILLRACE_TERRAFORM=local|aws where.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# HOSTS=terraform: Terraform makes the hosts, or has made them, and says where they are.
+ifdef HOSTS
+export MILLRACE_HOSTS := $(HOSTS)
+export ANSIBLE_INVENTORY := inventories/$(HOSTS)
+endif
 
 .PHONY: help
 help: ## list the targets

@@ -339,6 +339,13 @@ def summary() -> None:
 
 
 @main.command()
+def maker() -> None:
+    """Print who makes the hosts."""
+    environment = load(name_from_environment())
+    click.echo(environment.made_by if environment else os.environ.get("MILLRACE_HOSTS") or "vagrant")
+
+
+@main.command()
 def directory() -> None:
     """Print where the environment's state lies, whether it exists or not."""
     click.echo(state_directory() / name_from_environment())
