@@ -98,6 +98,12 @@ class Environment:
             for host in self.load_topology().hosts
         ]
 
+    def located_hosts(self) -> list[dict[str, Any]]:
+        """The hosts with their addresses and users, from whoever made them."""
+        if self.made_by == "terraform":
+            return terraform.provisioned(self.hosts(), terraform.folder(self.provider))
+        return self.hosts()
+
     def _addresses(self, index: int) -> dict[str, str]:
         address = ipaddress.ip_network(self.subnet)[index]
         return {
@@ -319,22 +325,29 @@ def provider() -> None:
 def summary() -> None:
     """Print the hosts with their services, the pages for a person, and how to go on."""
     environment = current()
-    hosts = environment.hosts()
+    hosts = environment.located_hosts()
     services = topologies.Catalogue.load().services
     width = max(len(host["name"]) for host in hosts)
     click.echo(f"\nEnvironment {environment.name}, topology {environment.topology}\n")
     for host in hosts:
-        click.echo(f"  {host['name']:<{width}}  {host['address']:<15}  {', '.join(host['services'])}")
+        click.echo(
+            f"  {host['name']:<{width}}  {host['operator_address']:<15}  {', '.join(host['services'])}"
+        )
     click.echo("\nPages and services (a login each; passwords: make secrets NAME=...)")
     for host in hosts:
         for service in host["services"]:
             for port in services[service]["ports"].values():
                 if "page" in port:
-                    where = f"http://{host['address']}:{port['port']}"
+                    where = f"http://{host['operator_address']}:{port['port']}"
                     click.echo(f"  {where:<30}  {port['page']}, login {port['login']} ({port['secret']})")
+    last = hosts[-1]
+    login, with_terraform = f"vagrant ssh {last['name']}", ""
+    if environment.made_by == "terraform":
+        login = f"ssh -i {environment.directory}/ssh_key {last['user']}@{last['operator_address']}"
+        with_terraform = " HOSTS=terraform"
     click.echo(
-        "\nNext: make status, make verify; "
-        f"ssh: vagrant ssh {hosts[-1]['name']}; on a host as root: kafka-topics --list, nodetool status, cqlsh, psql"
+        f"\nNext: make status{with_terraform}, make verify{with_terraform}; ssh: {login}; "
+        "on a host as root: kafka-topics --list, nodetool status, cqlsh, psql"
     )
 
 

@@ -16,7 +16,7 @@ class Airflow:
 
     def __init__(self) -> None:
         port = Catalogue.load().services["airflow"]["ports"]["http"]["port"]
-        self._url = f"http://{hosts()[members('airflow')[0]]['address']}:{port}"
+        self._url = f"http://{hosts()[members('airflow')[0]]['operator_address']}:{port}"
         self._session = requests.Session()
         login = {"username": "admin", "password": secrets()["airflow_admin"]}
         token = self._ask("POST", "/auth/token", login)["access_token"]

@@ -18,7 +18,7 @@ from millrace import secrets as environment_secrets
 @cache
 def hosts() -> dict[str, dict[str, Any]]:
     """What the environment says of each host, by name."""
-    return {host["name"]: host for host in environments.current().hosts()}
+    return {host["name"]: host for host in environments.current().located_hosts()}
 
 
 @cache
@@ -37,7 +37,7 @@ def host_named(name: str) -> Host:
     """One host by name, as root."""
     state = environments.current().directory
     return testinfra.get_host(
-        f"ssh://vagrant@{hosts()[name]['address']}",
+        f"ssh://{hosts()[name]['user']}@{hosts()[name]['operator_address']}",
         sudo=True,
         ssh_identity_file=str(state / "ssh_key"),
         ssh_extra_args=f"-o UserKnownHostsFile={state}/known_hosts -o StrictHostKeyChecking=accept-new",

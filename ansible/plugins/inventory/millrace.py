@@ -46,9 +46,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
             environment = environments.current()
             environment.require_maker(self.get_option("hosts"))
             topology = environment.load_topology()
-            hosts = environment.hosts()
-            if environment.made_by == "terraform":
-                hosts = terraform.provisioned(hosts, terraform.folder(environment.provider))
+            hosts = environment.located_hosts()
         except (environments.EnvironmentFault, terraform.TerraformFault, topologies.TopologyError) as error:
             raise AnsibleParserError(str(error)) from error
 
