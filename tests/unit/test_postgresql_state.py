@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import ansible.module_utils
 import pytest
 
-MODULE = Path(__file__).parents[2] / "ansible/plugins/modules/postgresql_state.py"
+PLUGINS = Path(__file__).parents[2] / "ansible" / "plugins"
 PASSWORD = "of-the-tests"  # noqa: S105 - of a server that lives as long as these tests
 DATABASES = {"state_shop": {"owner": "state_owner"}}
 
 
-@pytest.fixture(scope="module")
-def state() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("postgresql_state", MODULE)
+def loaded(name: str, file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def state() -> ModuleType:
+    # Where Ansible puts it for the module.
+    name = "ansible.module_utils.declared_state"
+    sys.modules[name] = loaded(name, PLUGINS / "module_utils" / "declared_state.py")
+    ansible.module_utils.declared_state = sys.modules[name]
+    return loaded("postgresql_state", PLUGINS / "modules" / "postgresql_state.py")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import re
 import socket
 from typing import Any
 
+from ansible.module_utils import declared_state
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
@@ -221,25 +222,15 @@ def repaired(session: Any, keyspace: str, table: str, node: str, since: int) -> 
     )
 
 
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "connections": {"type": "path", "required": True},
-            "roles": {"type": "dict", "default": {}, "no_log": True},
-            "replication_factor": {"type": "int", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    params, dry = module.params, module.check_mode
-    try:
-        from cassandra import DriverException
-        from cassandra.cluster import NoHostAvailable
+def reach(module: AnsibleModule) -> tuple[list[str], dict[str, Any]]:
+    """Bring the declared state about; return what changed, and what is to repair."""
+    from cassandra import DriverException
+    from cassandra.cluster import NoHostAvailable
 
-        from millrace import connections
-        from millrace.errors import MillraceError
-    except ImportError as error:
-        module.fail_json(msg=f"{error}: run this with the interpreter /opt/millrace/current/bin/python")
+    from millrace import connections
+    from millrace.errors import MillraceError
+
+    params, dry = module.params, module.check_mode
     try:
         section = connections.load(params["connections"]).cassandra
         # Some of the server's messages quote the statement that they are about.
@@ -253,13 +244,15 @@ def main() -> None:
             session.cluster.shutdown()
     except (DriverException, NoHostAvailable, MillraceError, OSError, Refused) as error:
         module.fail_json(msg=f"{type(error).__name__}: {error}")
-    module.exit_json(
-        changed=bool(changes),
-        changes=changes,
-        unrepaired=to_repair,
-        diff={"prepared": "".join(f"{change}\n" for change in changes)},
-    )
+    return changes, {"unrepaired": to_repair}
 
 
 if __name__ == "__main__":
-    main()
+    declared_state.run(
+        {
+            "connections": declared_state.CONNECTIONS,
+            "roles": {"type": "dict", "default": {}, "no_log": True},
+            "replication_factor": {"type": "int", "required": True},
+        },
+        reach,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ansible.module_utils import declared_state
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
@@ -198,27 +199,15 @@ def acls(admin: Any, declared: list[dict[str, Any]], dry: bool) -> list[str]:
     return sorted([f"added {acl}" for acl in missing] + [f"removed {acl}" for acl in extra])
 
 
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "connections": {"type": "path", "required": True},
-            "users": {"type": "dict", "default": {}, "no_log": True},
-            "topics": {"type": "dict", "default": {}},
-            "acls": {"type": "list", "elements": "dict", "default": []},
-            "replication_factor": {"type": "int", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    params, dry = module.params, module.check_mode
-    try:
-        from kafka import KafkaAdminClient
-        from kafka.errors import KafkaError
+def reach(module: AnsibleModule) -> tuple[list[str], dict[str, Any]]:
+    """Bring the declared state about; return what changed."""
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
 
-        from millrace import connections
-        from millrace.errors import MillraceError
-    except ImportError as error:
-        module.fail_json(msg=f"{error}: run this with the interpreter /opt/millrace/current/bin/python")
+    from millrace import connections
+    from millrace.errors import MillraceError
+
+    params, dry = module.params, module.check_mode
     try:
         config = connections.kafka_config(connections.load(params["connections"]).kafka)
         admin = KafkaAdminClient(**config)
@@ -230,10 +219,17 @@ def main() -> None:
             admin.close()
     except (KafkaError, MillraceError, Refused) as error:
         module.fail_json(msg=f"{type(error).__name__}: {error}")
-    module.exit_json(
-        changed=bool(changes), changes=changes, diff={"prepared": "".join(f"{c}\n" for c in changes)}
-    )
+    return changes, {}
 
 
 if __name__ == "__main__":
-    main()
+    declared_state.run(
+        {
+            "connections": declared_state.CONNECTIONS,
+            "users": {"type": "dict", "default": {}, "no_log": True},
+            "topics": {"type": "dict", "default": {}},
+            "acls": {"type": "list", "elements": "dict", "default": []},
+            "replication_factor": {"type": "int", "required": True},
+        },
+        reach,
+    )

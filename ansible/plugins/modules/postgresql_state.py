@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import declared_state
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
@@ -209,23 +210,11 @@ def public_schema(server: Server, name: str) -> None:
             )
 
 
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "socket": {"type": "path", "default": "/var/run/postgresql"},
-            "port": {"type": "int", "required": True},
-            "roles": {"type": "dict", "default": {}, "no_log": True},
-            "databases": {"type": "dict", "default": {}},
-            "access": {"type": "list", "elements": "dict", "default": []},
-        },
-        supports_check_mode=True,
-    )
+def reach(module: AnsibleModule) -> tuple[list[str], dict[str, Any]]:
+    """Bring the declared state about; return what changed."""
+    import psycopg2
+
     params = module.params
-    try:
-        import psycopg2
-    except ImportError as error:
-        module.fail_json(msg=f"{error}: run this with the interpreter /opt/millrace/current/bin/python")
     server = Server(params["socket"], params["port"], dry=module.check_mode)
     try:
         with server.database() as cursor:
@@ -241,12 +230,17 @@ def main() -> None:
                 public_schema(server, name)
     except (psycopg2.Error, OSError, Refused) as error:
         module.fail_json(msg=f"{type(error).__name__}: {str(error).strip()}")
-    module.exit_json(
-        changed=bool(server.changes),
-        changes=server.changes,
-        diff={"prepared": "".join(f"{c}\n" for c in server.changes)},
-    )
+    return server.changes, {}
 
 
 if __name__ == "__main__":
-    main()
+    declared_state.run(
+        {
+            "socket": {"type": "path", "default": "/var/run/postgresql"},
+            "port": {"type": "int", "required": True},
+            "roles": {"type": "dict", "default": {}, "no_log": True},
+            "databases": {"type": "dict", "default": {}},
+            "access": {"type": "list", "elements": "dict", "default": []},
+        },
+        reach,
+    )

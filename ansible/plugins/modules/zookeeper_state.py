@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible.module_utils import declared_state
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
@@ -18,24 +19,14 @@ options:
 """
 
 
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "connections": {"type": "path", "required": True},
-            "owners": {"type": "dict", "default": {}},
-        },
-        supports_check_mode=True,
-    )
-    try:
-        from kazoo.exceptions import KazooException
-        from kazoo.handlers.threading import KazooTimeoutError
-        from kazoo.security import READ_ACL_UNSAFE, make_acl
+def reach(module: AnsibleModule) -> tuple[list[str], dict[str, Any]]:
+    """Bring the declared state about; return what changed."""
+    from kazoo.exceptions import KazooException
+    from kazoo.handlers.threading import KazooTimeoutError
+    from kazoo.security import READ_ACL_UNSAFE, make_acl
 
-        from millrace import connections
-        from millrace.errors import MillraceError
-    except ImportError as error:
-        module.fail_json(msg=f"{error}: run this with the interpreter /opt/millrace/current/bin/python")
+    from millrace import connections
+    from millrace.errors import MillraceError
 
     changes: list[str] = []
     try:
@@ -63,10 +54,9 @@ def main() -> None:
             client.close()
     except (KazooException, KazooTimeoutError, MillraceError) as error:
         module.fail_json(msg=f"ZooKeeper: {error!r}")
-    module.exit_json(
-        changed=bool(changes), changes=changes, diff={"prepared": "".join(f"{c}\n" for c in changes)}
-    )
+    return changes, {}
 
 
 if __name__ == "__main__":
-    main()
+    options = {"connections": declared_state.CONNECTIONS, "owners": {"type": "dict", "default": {}}}
+    declared_state.run(options, reach)
