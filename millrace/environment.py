@@ -38,6 +38,7 @@ NETWORKS = {
     "libvirt": ipaddress.ip_network("192.168.56.0/24"),
 }
 SLICE_PREFIX = 27
+LAST_INDEX = 2 ** (32 - SLICE_PREFIX) - 2
 
 
 class EnvironmentFault(Exception):
@@ -61,8 +62,8 @@ class Environment:
         return state_directory() / self.name
 
     def load_topology(self) -> topologies.Topology:
-        """Its topology, checked against the memory of this machine."""
-        return topologies.load(self.topology, machine_memory_mb=machine_memory_mb())
+        """Its topology, checked against the memory of this machine and its slice of the network."""
+        return _load_topology(self.topology)
 
     def host_name(self, host: str) -> str:
         """The name a host has everywhere: in Vagrant, in the inventory and on itself."""
@@ -168,8 +169,12 @@ def current(*, create: bool = False) -> Environment:
     return environment
 
 
+def _load_topology(name: str) -> topologies.Topology:
+    return topologies.load(name, machine_memory_mb=machine_memory_mb(), last_index=LAST_INDEX)
+
+
 def _create(name: str, topology: str) -> Environment:
-    topologies.load(topology, machine_memory_mb=machine_memory_mb())
+    _load_topology(topology)
     provider = detect_provider()
     environment = Environment(
         name, str(uuid.uuid4()), str(topologies.ROOT), topology, provider, _free_subnet(provider)

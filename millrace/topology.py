@@ -21,7 +21,7 @@ HOST_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 HOST_KEYS = {"index", "size", "rack", "ids", "services"}
 # Clusters that know a member by a number, and the numbers they allow.
 IDS = {"zookeeper": range(1, 256), "kafka": range(1000)}
-INDEXES = range(1, 31)
+LAST_INDEX = 254
 
 
 class TopologyError(Exception):
@@ -99,10 +99,11 @@ def load_yaml(path: Path) -> Any:
         raise TopologyError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
 
 
-def load(name: str, *, machine_memory_mb: int | None = None) -> Topology:
+def load(name: str, *, machine_memory_mb: int | None = None, last_index: int = LAST_INDEX) -> Topology:
     """Read and check ``topologies/<name>.yml``, or the file that ``name`` is the path of.
 
-    A path is relative to the repository. ``machine_memory_mb`` is the memory in MiB that all hosts share, where one machine carries them.
+    A path is relative to the repository. ``machine_memory_mb`` is the memory in MiB that all hosts share, where one
+    machine carries them; ``last_index`` the number of hosts' addresses, where they come from a subnet's slice.
     Raises `TopologyError` with one line per fault.
     """
     path = ROOT / name if "/" in name else TOPOLOGIES / f"{name}.yml"
@@ -114,7 +115,7 @@ def load(name: str, *, machine_memory_mb: int | None = None) -> Topology:
     faults = _faults_of_form(data)
     if not faults:
         hosts = tuple(_host(key, value) for key, value in data["hosts"].items())
-        faults = _faults(hosts, catalogue, machine_memory_mb)
+        faults = _faults(hosts, catalogue, machine_memory_mb, last_index)
         faults += _faults_of_replication(hosts, data.get("replication_factor"))
         if data["name"] != path.stem:
             faults.append(f"name: says {data['name']!r}, the file is called {path.name}; make them equal")
@@ -154,8 +155,10 @@ def _faults_of_form(data: Any) -> list[str]:
     return faults
 
 
-def _faults(hosts: tuple[Host, ...], catalogue: Catalogue, machine_memory_mb: int | None) -> list[str]:
-    faults = [fault for host in hosts for fault in _faults_of_host(host, catalogue)]
+def _faults(
+    hosts: tuple[Host, ...], catalogue: Catalogue, machine_memory_mb: int | None, last_index: int
+) -> list[str]:
+    faults = [fault for host in hosts for fault in _faults_of_host(host, catalogue, last_index)]
     faults += _doubles({f"host {host.name}": host.index for host in hosts}, "index")
     for cluster in IDS:
         faults += _doubles(
@@ -167,11 +170,11 @@ def _faults(hosts: tuple[Host, ...], catalogue: Catalogue, machine_memory_mb: in
     return faults
 
 
-def _faults_of_host(host: Host, catalogue: Catalogue) -> list[str]:
+def _faults_of_host(host: Host, catalogue: Catalogue, last_index: int) -> list[str]:
     prefix = f"host {host.name}"
     faults = []
-    if host.index not in INDEXES:
-        faults.append(f"{prefix}: index {host.index} is outside {INDEXES.start} to {INDEXES.stop - 1}")
+    if not 1 <= host.index <= last_index:
+        faults.append(f"{prefix}: index {host.index} is outside 1 to {last_index}")
     if host.size not in catalogue.sizes:
         faults.append(
             f"{prefix}: unknown size {host.size!r}; there are: {', '.join(sorted(catalogue.sizes))}"

@@ -33,6 +33,11 @@ def test_a_machine_that_is_too_small_is_refused() -> None:
         topologies.load("compact", machine_memory_mb=1024)
 
 
+def test_a_subnet_that_is_too_small_is_refused() -> None:
+    with pytest.raises(topologies.TopologyError, match="host control: index 10 is outside 1 to 9"):
+        topologies.load("compact", last_index=9)
+
+
 def test_replication_follows_the_members() -> None:
     assert topologies.load("compact").replication("cassandra") == 3
     assert topologies.load("single").replication("kafka") == 1
