@@ -1,0 +1,104 @@
+# One group for each set of services that a host runs, with rules made from the catalogue's port table: a port is open to
+# the sets that hold a service which connects to it. A group per service would read better, but a network interface
+# takes five groups, and a host runs up to twelve services.
+
+locals {
+  sets = { for name, host in local.hosts : join(",", sort(host.services)) => name... }
+
+  ports = flatten([
+    for set in keys(local.sets) : [
+      for service in split(",", set) : [
+        for label, port in module.topology.services[service].ports : {
+          set   = set
+          name  = "${service}/${label}"
+          first = port.port
+          last  = try(port.last, port.port)
+          # An operator is a shell on any host, and a browser elsewhere.
+          from    = port.from
+          anyhost = length(setintersection(port.from, ["all", "operator"])) > 0
+          page    = can(port.page) && contains(port.from, "operator")
+        } if port.bind == "host"
+      ]
+    ]
+  ])
+
+  service_rules = {
+    for rule in flatten([
+      for port in local.ports : [
+        for source in keys(local.sets) : merge(port, { source = source })
+        # A host reaches itself without a rule.
+        if(port.anyhost || length(setintersection(port.from, split(",", source))) > 0) &&
+        (source != port.set || length(local.sets[source]) > 1)
+      ]
+    ]) : "${rule.name} on ${rule.set} from ${rule.source}" => rule
+  }
+
+  page_rules = {
+    for rule in flatten([
+      for port in local.ports : [for cidr in var.operator_cidrs : merge(port, { cidr = cidr })] if port.page
+    ]) : "${rule.name} on ${rule.set} from ${rule.cidr}" => rule
+  }
+}
+
+resource "aws_security_group" "services" {
+  for_each = local.sets
+
+  name        = "${var.environment.name} ${each.key}"
+  description = "Hosts with these services"
+  vpc_id      = aws_vpc.main.id
+
+  tags = { Name = "${var.environment.name} ${each.key}" }
+}
+
+resource "aws_vpc_security_group_ingress_rule" "service" {
+  for_each = local.service_rules
+
+  security_group_id            = aws_security_group.services[each.value.set].id
+  description                  = each.value.name
+  ip_protocol                  = "tcp"
+  from_port                    = each.value.first
+  to_port                      = each.value.last
+  referenced_security_group_id = aws_security_group.services[each.value.source].id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "page" {
+  for_each = local.page_rules
+
+  security_group_id = aws_security_group.services[each.value.set].id
+  description       = each.value.name
+  ip_protocol       = "tcp"
+  from_port         = each.value.first
+  to_port           = each.value.last
+  cidr_ipv4         = each.value.cidr
+}
+
+resource "aws_security_group" "host" {
+  name        = "${var.environment.name} host"
+  description = "Every host: SSH from the operator, and the way out"
+  vpc_id      = aws_vpc.main.id
+
+  tags = { Name = "${var.environment.name} host" }
+}
+
+resource "aws_vpc_security_group_ingress_rule" "ssh" {
+  for_each = var.operator_cidrs
+
+  security_group_id = aws_security_group.host.id
+  description       = "ssh"
+  ip_protocol       = "tcp"
+  from_port         = 22
+  to_port           = 22
+  cidr_ipv4         = each.key
+}
+
+# Out to apt, to the package mirrors that the depot builds from, to time servers and to the users' source.
+resource "aws_vpc_security_group_egress_rule" "any" {
+  security_group_id = aws_security_group.host.id
+  ip_protocol       = "-1"
+  cidr_ipv4         = "0.0.0.0/0"
+}
+
+resource "aws_key_pair" "operator" {
+  key_name   = var.environment.name
+  public_key = var.environment.public_key
+}
