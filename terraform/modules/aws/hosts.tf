@@ -36,7 +36,7 @@ resource "aws_instance" "host" {
   ami                     = data.aws_ami.debian.id
   instance_type           = data.aws_ec2_instance_type.size[each.value.size].instance_type
   subnet_id               = aws_subnet.zone[local.zone_of[each.key]].id
-  vpc_security_group_ids  = [aws_security_group.host.id, aws_security_group.services[join(",", sort(each.value.services))].id]
+  vpc_security_group_ids  = [aws_security_group.host.id, aws_security_group.services[join("+", sort(each.value.services))].id]
   key_name                = aws_key_pair.operator.key_name
   disable_api_termination = var.protected
 

@@ -3,11 +3,11 @@
 # takes five groups, and a host runs up to twelve services.
 
 locals {
-  sets = { for name, host in local.hosts : join(",", sort(host.services)) => name... }
+  sets = { for name, host in local.hosts : join("+", sort(host.services)) => name... }
 
   ports = flatten([
     for set in keys(local.sets) : [
-      for service in split(",", set) : [
+      for service in split("+", set) : [
         for label, port in module.topology.services[service].ports : {
           set   = set
           name  = "${service}/${label}"
@@ -27,7 +27,7 @@ locals {
       for port in local.ports : [
         for source in keys(local.sets) : merge(port, { source = source })
         # A host reaches itself without a rule.
-        if(port.anyhost || length(setintersection(port.from, split(",", source))) > 0) &&
+        if(port.anyhost || length(setintersection(port.from, split("+", source))) > 0) &&
         (source != port.set || length(local.sets[source]) > 1)
       ]
     ]) : "${rule.name} on ${rule.set} from ${rule.source}" => rule
@@ -54,22 +54,24 @@ resource "aws_vpc_security_group_ingress_rule" "service" {
   for_each = local.service_rules
 
   security_group_id            = aws_security_group.services[each.value.set].id
-  description                  = each.value.name
   ip_protocol                  = "tcp"
   from_port                    = each.value.first
   to_port                      = each.value.last
   referenced_security_group_id = aws_security_group.services[each.value.source].id
+
+  tags = { Name = each.value.name }
 }
 
 resource "aws_vpc_security_group_ingress_rule" "page" {
   for_each = local.page_rules
 
   security_group_id = aws_security_group.services[each.value.set].id
-  description       = each.value.name
   ip_protocol       = "tcp"
   from_port         = each.value.first
   to_port           = each.value.last
   cidr_ipv4         = each.value.cidr
+
+  tags = { Name = each.value.name }
 }
 
 resource "aws_security_group" "host" {
@@ -84,11 +86,12 @@ resource "aws_vpc_security_group_ingress_rule" "ssh" {
   for_each = var.operator_cidrs
 
   security_group_id = aws_security_group.host.id
-  description       = "ssh"
   ip_protocol       = "tcp"
   from_port         = 22
   to_port           = 22
   cidr_ipv4         = each.key
+
+  tags = { Name = "ssh" }
 }
 
 # Out to apt, to the package mirrors that the depot builds from, to time servers and to the users' source.
@@ -96,6 +99,8 @@ resource "aws_vpc_security_group_egress_rule" "any" {
   security_group_id = aws_security_group.host.id
   ip_protocol       = "-1"
   cidr_ipv4         = "0.0.0.0/0"
+
+  tags = { Name = "any" }
 }
 
 resource "aws_key_pair" "operator" {
