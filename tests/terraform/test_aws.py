@@ -1,0 +1,257 @@
+"""The aws environment, applied for real against a stand-in: made, grown, kept, destroyed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+
+from .conftest import ROOT, Terraform
+
+ENVIRONMENT = {
+    "name": "test",
+    "id": "00000000-0000-4000-8000-000000000001",
+    "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGZvciB0ZXN0cyBhbG9uZSwgb3BlbnMgbm90aGluZwo test",
+}
+REGION = "eu-central-1"
+COMPACT = ROOT / "topologies" / "compact.yml"
+
+
+def larger(folder: Path, more: int) -> Path:
+    """The compact topology with more data hosts, in racks around."""
+    topology = yaml.safe_load(COMPACT.read_text())
+    for number in range(4, 4 + more):
+        topology["hosts"][f"data{number}"] = {
+            "index": 100 + number,
+            "size": "medium",
+            "rack": f"rack{number}",
+            "ids": {"kafka": number},
+            "services": ["kafka", "cassandra", "spark_worker"],
+        }
+    path = folder / f"larger{more}.yml"
+    path.write_text(yaml.safe_dump({**topology, "name": path.stem}, sort_keys=False))
+    return path
+
+
+@dataclass
+class Platform:
+    """The environment under test, its state and the account that it is made in."""
+
+    terraform: Terraform
+    state: Path
+    ec2: Any
+
+    def plan(self, *options: str) -> Counter[str]:
+        """How many resources a plan would create, update, delete, replace."""
+        messages, code = self.terraform.messages("plan", *options)
+        assert code == 0, messages
+        return Counter(
+            message["change"]["action"] for message in messages if message["type"] == "planned_change"
+        )
+
+    def resources(self) -> dict[str, dict[str, Any]]:
+        """Address without module => attributes, of what the state holds."""
+        return {
+            f"{resource['type']}.{resource['name']}[{instance.get('index_key')}]": instance["attributes"]
+            for resource in json.loads(self.state.read_text())["resources"]
+            if resource["mode"] == "managed"
+            for instance in resource["instances"]
+        }
+
+    def user_data(self) -> dict[str, str]:
+        """Host => the script of its first boot, as the account holds it."""
+        return {
+            address.split("[")[1].rstrip("]"): base64.b64decode(
+                self.ec2.describe_instance_attribute(InstanceId=attributes["id"], Attribute="userData")[
+                    "UserData"
+                ]["Value"]
+            ).decode()
+            for address, attributes in self.resources().items()
+            if address.startswith("aws_instance.")
+        }
+
+
+def platform_of(terraform: Callable[..., Terraform], aws: str, folder: Path) -> Platform:
+    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    environment = terraform(
+        "environments/aws",
+        AWS_ENDPOINT_URL=aws,
+        AWS_EC2_METADATA_DISABLED="true",
+        TF_VAR_region=REGION,
+        TF_VAR_environment=json.dumps(ENVIRONMENT),
+        TF_VAR_operator_cidrs=json.dumps(["203.0.113.7/32"]),
+        **credentials,
+    )
+    state = folder / "terraform.tfstate"
+    environment.init("-lockfile=readonly", f"-backend-config=path={state}")
+    ec2 = boto3.client(
+        "ec2",
+        region_name=REGION,
+        endpoint_url=aws,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",  # noqa: S106 - of a stand-in
+    )
+    return Platform(environment, state, ec2)
+
+
+@pytest.fixture(scope="module")
+def platform(
+    terraform: Callable[..., Terraform], aws: str, tmp_path_factory: pytest.TempPathFactory
+) -> Platform:
+    """The compact topology, applied. The tests below are its life, in their order."""
+    platform = platform_of(terraform, aws, tmp_path_factory.mktemp("platform"))
+    platform.terraform.run("apply", "-auto-approve", "-no-color")
+    return platform
+
+
+def test_a_second_plan_is_empty(platform: Platform) -> None:
+    assert platform.plan() == Counter()
+
+
+def test_the_output_is_what_ansible_needs(platform: Platform) -> None:
+    hosts = json.loads(platform.terraform.run("output", "-json", "hosts").stdout)
+    topology = yaml.safe_load(COMPACT.read_text())["hosts"]
+    assert list(hosts) == sorted(f"test-{name}" for name in topology)
+    for name, expected in topology.items():
+        host = hosts[f"test-{name}"]
+        assert {key: host[key] for key in ("size", "rack", "services")} == {
+            key: expected[key] for key in ("size", "rack", "services")
+        }
+        assert host["ids"] == expected.get("ids", {})
+        assert host["user"] == "ansible"
+    addresses = [host[kind] for host in hosts.values() for kind in ("address", "operator_address")]
+    assert len(set(addresses)) == 2 * len(topology)
+
+
+def test_user_data_is_what_was_rendered(platform: Platform) -> None:
+    """The account's own copy: whole (the state keeps its SHA-1), a sound script, of this host and its volume."""
+    resources = platform.resources()
+    for host, script in platform.user_data().items():
+        rendered = resources[f"aws_instance.host[{host}]"]["user_data"]
+        assert hashlib.sha1(script.encode()).hexdigest() == rendered  # noqa: S324 - Terraform's own
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+        volume = resources[f"aws_ebs_volume.data[{host}]"]["id"]
+        assert f'== "{volume.replace("-", "")}"' in script
+        assert f"HOST_NAME='test-{host}' ENVIRONMENT_ID='{ENVIRONMENT['id']}'" in script
+        assert ENVIRONMENT["public_key"] in script
+        assert (ROOT / "scripts" / "host-identity").read_text() in script
+        assert len(script) < 16384, "what EC2 takes"
+        assert ("/var/lib/cassandra" in script) == host.startswith("data")
+        assert ("/var/lib/postgresql" in script) == (host == "control")
+
+
+def test_user_data_passes_shellcheck(platform: Platform) -> None:
+    for script in platform.user_data().values():
+        checked = subprocess.run(
+            ["shellcheck", "-s", "bash", "-e", "SC2050,SC2157", "-"],
+            input=script,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        assert checked.returncode == 0, checked.stdout
+
+
+def test_no_secret_is_in_the_state(platform: Platform) -> None:
+    state = platform.state.read_text()
+    assert "PRIVATE KEY" not in state
+    assert not [word for word in ("password", "secret", "token") if f'"{word}":' in state.lower()]
+
+
+def test_nothing_is_open_to_the_world(platform: Platform) -> None:
+    """As the account has it, the network's default group included, which no host is in."""
+    groups = platform.ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": ["test *"]}])[
+        "SecurityGroups"
+    ]
+    sources = {
+        entry["CidrIp"] for group in groups for rule in group["IpPermissions"] for entry in rule["IpRanges"]
+    }
+    assert sources == {"203.0.113.7/32"}
+    assert not [rule for group in groups for rule in group["IpPermissions"] if rule["Ipv6Ranges"]]
+
+
+def test_a_host_line_only_adds(platform: Platform, tmp_path: Path) -> None:
+    path = larger(tmp_path, 1)
+    assert set(platform.plan(f"-var=topology={path}")) == {"create"}
+    before = platform.resources()
+    platform.terraform.run("apply", "-auto-approve", "-no-color", f"-var=topology={path}")
+    after = platform.resources()
+    assert {address: after[address]["id"] for address in before} == {
+        address: attributes["id"] for address, attributes in before.items()
+    }
+    assert "aws_instance.host[data4]" in after
+    assert platform.plan(f"-var=topology={path}") == Counter()
+
+
+def test_a_host_line_that_goes_is_refused_with_its_data(platform: Platform) -> None:
+    """The topology without the host of the test before."""
+    faults = platform.terraform.faults("apply", "-auto-approve")
+    assert any("the data of test-data4 is protected" in fault for fault in faults), faults
+    resources = platform.resources()
+    assert {"aws_instance.host[data4]", "aws_ebs_volume.data[data4]"} <= set(resources)
+
+
+def test_destroy_is_refused_and_changes_nothing(platform: Platform) -> None:
+    before = platform.resources()
+    faults = platform.terraform.faults("destroy", "-auto-approve")
+    assert any("is protected; apply with protected=false first" in fault for fault in faults), faults
+    assert platform.resources() == before
+
+
+def test_the_account_refuses_it_too(platform: Platform) -> None:
+    instance = platform.resources()["aws_instance.host[data1]"]["id"]
+    with pytest.raises(platform.ec2.exceptions.ClientError, match="disableApiTermination"):
+        platform.ec2.terminate_instances(InstanceIds=[instance])
+
+
+def test_destroy_leaves_nothing_but_snapshots(platform: Platform) -> None:
+    volumes = {
+        attributes["id"]
+        for address, attributes in platform.resources().items()
+        if address.startswith("aws_ebs_volume.")
+    }
+    platform.terraform.run("apply", "-auto-approve", "-no-color", "-var=protected=false")
+    # Without the host line of the test above, which this apply took away: with a snapshot.
+    platform.terraform.run("destroy", "-auto-approve", "-no-color", "-var=protected=false")
+    assert platform.resources() == {}
+    ec2 = platform.ec2
+    states = {
+        instance["State"]["Name"]
+        for reservation in ec2.describe_instances()["Reservations"]
+        for instance in reservation["Instances"]
+    }
+    assert states <= {"terminated"}
+    ours = [{"Name": "tag:millrace", "Values": ["test"]}]
+    assert ec2.describe_vpcs(Filters=ours)["Vpcs"] == []
+    assert ec2.describe_security_groups(Filters=ours)["SecurityGroups"] == []
+    assert not [volume for volume in ec2.describe_volumes()["Volumes"] if volume["VolumeId"] in volumes]
+    snapshots = {snapshot["VolumeId"] for snapshot in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
+    assert volumes <= snapshots
+
+
+def test_sixty_hosts_plan(
+    terraform: Callable[..., Terraform], aws: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    platform = platform_of(terraform, aws, tmp_path)
+    seconds = {}
+    for hosts in (15, 30, 60):
+        started = time.monotonic()
+        plan = platform.plan(f"-var=topology={larger(tmp_path, hosts - 4)}")
+        seconds[hosts] = time.monotonic() - started
+        assert set(plan) == {"create"}
+        assert plan["create"] > 4 * hosts, "host, volume, attachment and protection"
+    with capsys.disabled():
+        figures = ", ".join(f"{hosts} hosts {figure:.1f} s" for hosts, figure in seconds.items())
+        print(f"\nterraform plan: {figures}")
+    assert seconds[60] < 8 * seconds[15], "plan time grows with the hosts, not with their square"
