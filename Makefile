@@ -75,3 +75,7 @@ test-platform: setup ## the platform on hosts of its own: fresh, a second time, 
 .PHONY: test-spark
 test-spark: setup ## the Spark job on a local session, with the release that the platform's depot built
 	scripts/test-spark -q
+
+.PHONY: test-terraform
+test-terraform: setup ## Terraform's modules, and the aws environment applied against a stand-in on loopback
+	pytest -q tests/terraform

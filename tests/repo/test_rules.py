@@ -142,6 +142,15 @@ def test_ports_stand_in_the_table_alone() -> None:
     assert wrong == []
 
 
+def test_data_lies_where_the_catalogue_says() -> None:
+    """A cloud keeps those folders on volumes of their own; anywhere else, data would share the system's fate."""
+    services = yaml_of(ROOT / "inventories/group_vars/all/services.yml")["services"]
+    for name, service in services.items():
+        if "data" in service:
+            data = yaml_of(ROOT / "roles" / name / "defaults" / "main.yml")[f"{name}_data_dir"]
+            assert data == service["data"] or data.startswith(f"{service['data']}/")
+
+
 def test_every_lock_belongs_to_a_release() -> None:
     releases = yaml_of(ROOT / "artifacts" / "releases.yml")
     locks = {path.stem for path in (ROOT / "artifacts" / "locks").glob("*.json")}

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 ROOT = Path(__file__).resolve().parents[2]
 TERRAFORM = ROOT / "terraform"
 MIRROR = "MILLRACE_TERRAFORM_MIRROR"
+IMAGE = {
+    "ami_id": "ami-00000000000000012",
+    "name": "debian-12-amd64-20260101-0000",
+    "description": "Debian 12",
+    "owner_id": "136693071363",
+    "public": True,
+    "virtualization_type": "hvm",
+    "architecture": "x86_64",
+    "state": "available",
+    "platform": None,
+    "image_type": "machine",
+    "image_location": "debian/12",
+    "hypervisor": "xen",
+    "root_device_name": "/dev/xvda",
+    "root_device_type": "ebs",
+    "sriov": "simple",
+    "creation_date": "2026-01-01T00:00:00.000Z",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +57,8 @@ class Terraform:
             check=False,
         )
         if check and result.returncode:
-            pytest.fail(f"terraform {' '.join(command)} in {self.folder}:\n{result.stdout}", pytrace=False)
+            said = result.stdout[-4000:]
+            pytest.fail(f"terraform {' '.join(command)} in {self.folder}:\n{said}", pytrace=False)
         return result
 
     def init(self, *options: str) -> None:
@@ -104,50 +120,29 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Terrafo
 
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A stand-in for AWS (moto's server), which knows one image: its address."""
-    folder = tmp_path_factory.mktemp("aws")
-    image = {
-        "ami_id": "ami-00000000000000012",
-        "name": "debian-12-amd64-20260101-0000",
-        "description": "Debian 12",
-        "owner_id": "136693071363",
-        "public": True,
-        "virtualization_type": "hvm",
-        "architecture": "x86_64",
-        "state": "available",
-        "platform": None,
-        "image_type": "machine",
-        "image_location": "debian/12",
-        "hypervisor": "xen",
-        "root_device_name": "/dev/xvda",
-        "root_device_type": "ebs",
-        "sriov": "simple",
-        "creation_date": "2026-01-01T00:00:00.000Z",
-    }
-    (folder / "images.json").write_text(json.dumps([image]))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-            env={**os.environ, "MOTO_AMIS_PATH": str(folder / "images.json")},
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            for _ in range(60):
-                if server.poll() is not None:
-                    break
-                try:
-                    requests.get(f"{address}/moto-api/", timeout=5).raise_for_status()
-                    break
-                except requests.ConnectionError:
-                    time.sleep(0.5)
-            else:
-                pytest.fail(f"moto's server does not answer:\n{(folder / 'log').read_text()}")
-            assert server.poll() is None, (folder / "log").read_text()
-            yield address
-        finally:
-            server.terminate()
-            server.wait(timeout=20)
+    """A stand-in for AWS (moto's server) on loopback, which knows one image: its address."""
+    images = tmp_path_factory.mktemp("aws") / "images.json"
+    images.write_text(json.dumps([IMAGE]))
+    with pytest.MonkeyPatch.context() as patch:
+        # Read when moto is imported.
+        patch.setenv("MOTO_AMIS_PATH", str(images))
+        from moto.ec2.responses.instances import InstanceResponse
+        from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+        start = InstanceResponse.run_instances
+
+        def run_instances(response: Any) -> Any:
+            """Moto overlooks this when an instance starts, though it honours it afterwards."""
+            started = start(response)
+            for instance in started.result.instances:
+                instance.disable_api_termination = response._get_param("DisableApiTermination") or False
+            return started
+
+        patch.setattr(InstanceResponse, "run_instances", run_instances)
+        # A line for each of thousands of requests.
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+        server.stop()

@@ -1,4 +1,4 @@
-# The first four are every provider's; the rest is AWS alone.
+# The first two are every provider's, and so is the output `hosts`; the rest is of AWS.
 
 variable "topology" {
   description = "Path of the topology file: which hosts exist and what runs on each."

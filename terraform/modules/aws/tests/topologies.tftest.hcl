@@ -8,7 +8,7 @@ variables {
   environment = {
     name       = "test"
     id         = "00000000-0000-4000-8000-000000000001"
-    public_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGZvciB0ZXN0cyBhbG9uZSwgb3BlbnMgbm90aGluZwo test"
+    public_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG1pbGxyYWNlIHRlc3RzLCBvcGVucyBub3RoaW5nIGF0 test"
   }
   operator_cidrs = ["203.0.113.7/32", "198.51.100.0/24"]
 }
