@@ -50,7 +50,7 @@ depot-rebuild: setup ## build every artifact anew on the depot's host and hold i
 	ansible-playbook site.yml --tags depot -e depot_rebuild=true
 
 .PHONY: test
-test: lint test-code test-platform test-spark ## everything below but test-terraform
+test: lint test-code test-terraform test-platform test-spark ## everything below
 
 .PHONY: lint
 lint: setup ## linters, types, and the repository's own rules
@@ -77,5 +77,11 @@ test-spark: setup ## the Spark job on a local session, with the release that the
 	scripts/test-spark -q
 
 .PHONY: test-terraform
-test-terraform: setup ## Terraform's modules, and the aws environment applied against a stand-in on loopback
+test-terraform: setup ## Terraform's modules, hosts of this machine, and the aws environment against a stand-in on loopback
+	uv tool run -q --with-requirements requirements/checkov.txt checkov -d terraform --framework terraform --skip-download --compact --quiet
 	pytest -q tests/terraform
+
+.PHONY: bench
+bench: setup ## how fast rows go through a running environment, and what that costs: docs/bench.md
+	python -m tests.bench
+	uv run -q --no-project --with-requirements requirements/bench.txt python tests/bench/report.py

@@ -5,6 +5,7 @@ Its state lies outside the clone, in ``$XDG_STATE_HOME/millrace/<name>/``:
     environment.yml   id, topology, provider, subnet, who makes its hosts and the clone that operates it
     ssh_key[.pub]     the key of its hosts; known_hosts: what they answered with
     vault_key         encrypts secrets.yml; both are made once and never again
+    terraform*        where Terraform makes its hosts: state and data
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,7 @@ class Environment:
     def located_hosts(self) -> list[dict[str, Any]]:
         """The hosts with their addresses and users, from whoever made them."""
         if self.made_by == "terraform":
-            return terraform.provisioned(self.hosts(), terraform.folder(self.provider))
+            return terraform.provisioned(self.hosts(), terraform.folder(self.provider), self.directory)
         return self.hosts()
 
     def _addresses(self, index: int) -> dict[str, str]:
@@ -157,7 +159,9 @@ def load(name: str) -> Environment | None:
     path = state_directory() / name / "environment.yml"
     if not path.exists():
         return None
-    return Environment(**topologies.load_yaml(path))
+    # An environment of a newer clone may say more.
+    known = {field.name for field in fields(Environment)}
+    return Environment(**{key: value for key, value in topologies.load_yaml(path).items() if key in known})
 
 
 def current(*, create: bool = False) -> Environment:
@@ -291,21 +295,25 @@ def show(create: bool) -> None:
 
 
 @main.command("terraform")
-def terraform_folder() -> None:
-    """Give the folder of Terraform that makes this environment's hosts its variables, and print where it is."""
+def terraform_environment() -> None:
+    """Print a shell's exports: what Terraform needs to know of the environment, in the folder that makes its hosts."""
     environment = current()
-    where = terraform.folder(environment.provider)
-    variables = {
-        "topology": str(topologies.path_of(environment.topology)),
-        "environment": {
-            "name": environment.name,
-            "id": environment.id,
-            "public_key": (environment.directory / "ssh_key.pub").read_text().strip(),
-        },
-        **({"subnet": environment.subnet} if environment.subnet else {}),
-    }
-    (where / "environment.auto.tfvars.json").write_text(json.dumps(variables, indent=2) + "\n")
-    click.echo(where)
+    public_key = (environment.directory / "ssh_key.pub").read_text().strip()
+    for name, value in {
+        "TF_DATA_DIR": str(terraform.data_directory(environment.directory)),
+        "TF_VAR_topology": str(topologies.path_of(environment.topology)),
+        "TF_VAR_environment": json.dumps(
+            {"name": environment.name, "id": environment.id, "public_key": public_key}
+        ),
+        **({"TF_VAR_subnet": environment.subnet} if environment.subnet else {}),
+    }.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@main.command("terraform-folder")
+def terraform_folder() -> None:
+    """Print the folder of Terraform that makes this environment's hosts."""
+    click.echo(terraform.folder(current().provider))
 
 
 @main.command()

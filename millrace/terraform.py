@@ -32,34 +32,47 @@ def folder(provider: str) -> Path:
     return topologies.ROOT / "terraform" / "environments" / name
 
 
-def provisioned(hosts: list[dict[str, Any]], where: Path) -> list[dict[str, Any]]:
+def data_directory(state: Path) -> Path:
+    """Where Terraform keeps its own data for the environment whose state lies there."""
+    return state / "terraform"
+
+
+def provisioned(hosts: list[dict[str, Any]], where: Path, state: Path) -> list[dict[str, Any]]:
     """Return the hosts of an environment with the addresses and users that Terraform gave them.
+
+    `where` is the folder that declares them, `state` where the environment's state lies.
 
     Raises TerraformFault when there is no output, or when it holds other hosts than the topology.
     """
-    output = read(where)
+    output = read(where, state)
     wanted, found = {host["name"] for host in hosts}, set(output)
     if wanted != found:
         raise TerraformFault(
             f"{where}: Terraform has made {', '.join(sorted(found)) or 'no hosts'}, the topology has"
-            f" {', '.join(sorted(wanted))}; run `terraform apply` there"
+            f" {', '.join(sorted(wanted))}; run `scripts/terraform-hosts make`"
         )
     keys = ("address", "operator_address", "user")
     return [host | {key: output[host["name"]][key] for key in keys} for host in hosts]
 
 
-def read(where: Path) -> dict[str, dict[str, Any]]:
+def read(where: Path, state: Path) -> dict[str, dict[str, Any]]:
     """Return Terraform's output `hosts`: addresses, user and topology entry of every host, by name."""
     command = ["terraform", f"-chdir={where}", "output", "-json", "hosts"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command,
+            env={**os.environ, "TF_DATA_DIR": str(data_directory(state))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     except FileNotFoundError as error:
         raise TerraformFault(
             "terraform is not on PATH, and it knows where this environment's hosts are"
         ) from error
     if result.returncode:
         raise TerraformFault(
-            f"{where}: Terraform tells no hosts; run `terraform apply` there first. It says: {result.stderr.strip()}"
+            f"{where}: Terraform tells no hosts; run `scripts/terraform-hosts make` first. It says: {result.stderr.strip()}"
         )
     hosts: dict[str, dict[str, Any]] = json.loads(result.stdout)
     return hosts

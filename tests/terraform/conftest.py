@@ -37,6 +37,31 @@ IMAGE = {
 }
 
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def person(**variables: str) -> Run:
+    """Run commands at the root of the repository as a person does, who has these variables in the shell."""
+    # What other tests set up would be found first.
+    ours = ("MILLRACE_", "ANSIBLE_", "TF_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | variables
+
+    def run(*words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            words, cwd=ROOT, env=clean | more, text=True, capture_output=True, check=False
+        )
+        assert not check or result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    return run
+
+
+def inventory(run: Run, name: str) -> dict[str, Any]:
+    """What an inventory gives: groups with their hosts, and each host's variables."""
+    listed = json.loads(run("ansible-inventory", "-i", f"inventories/{name}", "--list").stdout)
+    return {**listed, "_meta": listed["_meta"]["hostvars"]}
+
+
 @dataclass(frozen=True)
 class Terraform:
     """Terraform in one folder of the repository, with its own data beside the tree."""

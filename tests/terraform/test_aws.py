@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import boto3
 import pytest
 import yaml
 
-from .conftest import ROOT, Terraform
+from .conftest import MIRROR, ROOT, Run, Terraform, inventory, person, provider_mirror
 
 ENVIRONMENT = {
     "name": "test",
@@ -83,17 +83,20 @@ class Platform:
         }
 
 
+def account(aws: str) -> dict[str, str]:
+    """What leads Terraform to the stand-in, and what a person has to say."""
+    return {
+        "AWS_ENDPOINT_URL": aws,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "TF_VAR_region": REGION,
+        "TF_VAR_operator_cidrs": json.dumps(["203.0.113.7/32"]),
+    }
+
+
 def platform_of(terraform: Callable[..., Terraform], aws: str, folder: Path) -> Platform:
-    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    environment = terraform(
-        "environments/aws",
-        AWS_ENDPOINT_URL=aws,
-        AWS_EC2_METADATA_DISABLED="true",
-        TF_VAR_region=REGION,
-        TF_VAR_environment=json.dumps(ENVIRONMENT),
-        TF_VAR_operator_cidrs=json.dumps(["203.0.113.7/32"]),
-        **credentials,
-    )
+    environment = terraform("environments/aws", TF_VAR_environment=json.dumps(ENVIRONMENT), **account(aws))
     state = folder / "terraform.tfstate"
     environment.init("-lockfile=readonly", f"-backend-config=path={state}")
     ec2 = boto3.client(
@@ -268,6 +271,47 @@ def test_destroy_leaves_nothing_but_snapshots(platform: Platform, grown: str) ->
     assert not [volume for volume in ec2.describe_volumes()["Volumes"] if volume["VolumeId"] in volumes]
     snapshots = {snapshot["VolumeId"] for snapshot in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
     assert volumes <= snapshots
+
+
+@pytest.fixture
+def run(aws: str) -> Iterator[Run]:
+    """Run a command in an environment whose hosts are to be made in the stand-in's account."""
+    mirror = provider_mirror()
+    command = person(
+        MILLRACE_ENV="aws-test",
+        MILLRACE_TOPOLOGY="single",
+        MILLRACE_HOSTS="terraform",
+        MILLRACE_TERRAFORM="aws",
+        **({MIRROR: str(mirror)} if mirror else {}),
+        **account(aws),
+    )
+    # The account of a run that was cut off is gone with it.
+    forget = (sys.executable, "-m", "millrace.environment", "forget")
+    command(*forget)
+    yield command
+    command(*forget)
+
+
+def test_the_way_of_a_person(run: Run) -> None:
+    """By the scripts that `make up` and `make down` call: the inventory follows, and data is kept until it is said."""
+    run("scripts/terraform-hosts", "make")
+    topology = yaml.safe_load((ROOT / "topologies" / "single.yml").read_text())
+    listed = inventory(run, "terraform")
+    for service in topology["hosts"]["single"]["services"]:
+        assert listed[service]["hosts"] == ["aws-test-single"]
+    variables = listed["_meta"]["aws-test-single"]
+    assert variables["ansible_user"] == "ansible"
+    assert variables["ansible_host"] != variables["host_address"]
+
+    refused = run("scripts/down", check=False)
+    assert refused.returncode != 0
+    assert "the data of aws-test-single is protected" in refused.stdout + refused.stderr
+    assert inventory(run, "terraform") == listed
+
+    run("scripts/terraform-hosts", "make", TF_VAR_protected="false")
+    run("scripts/down")
+    gone = run("ansible-inventory", "-i", "inventories/terraform", "--list", check=False)
+    assert "environment 'aws-test' does not exist yet" in gone.stderr
 
 
 def test_sixty_hosts_plan(

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from collections.abc import Callable, Iterator
-from typing import Any
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
 from millrace import environment as environments
-from tests.terraform.conftest import ROOT
 
-FOLDER = ROOT / "terraform" / "environments" / "local"
-TOPOLOGIES = sorted(path.stem for path in (ROOT / "topologies").glob("*.yml"))
+from .conftest import ROOT, Run, inventory, person
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+TOPOLOGIES = sorted((ROOT / "topologies").glob("*.yml"))
+# A line more in any topology.
+BROKER = {"index": 29, "size": "small", "rack": "rack1", "ids": {"kafka": 9}, "services": ["kafka"]}
 
 
-@pytest.fixture(scope="module", params=TOPOLOGIES)
-def run(request: pytest.FixtureRequest) -> Iterator[Run]:
+@pytest.fixture(scope="module", params=TOPOLOGIES, ids=lambda path: path.stem)
+def topology(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of the topologies after the other, as a person's own file."""
+    return Path(shutil.copy(request.param, tmp_path_factory.mktemp("topology")))
+
+
+@pytest.fixture(scope="module")
+def run(topology: Path) -> Iterator[Run]:
     """Run a command in an environment whose hosts Terraform has made, which is gone afterwards."""
-    # What other tests set up would be found first.
-    ours = ("MILLRACE_", "ANSIBLE_", "TF_")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    variables = clean | {"MILLRACE_ENV": "tf-test", "MILLRACE_TOPOLOGY": request.param}
-
-    def command(*words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(
-            words, cwd=ROOT, env=variables | more, text=True, capture_output=True, check=False
-        )
-        assert not check or result.returncode == 0, result.stdout + result.stderr
-        return result
-
-    command("scripts/down")
+    command = person(MILLRACE_ENV="tf-test", MILLRACE_TOPOLOGY=str(topology))
+    person(MILLRACE_ENV="tf-test")("scripts/down")
     try:
         command("scripts/terraform-hosts", "make")
         yield command
@@ -44,18 +39,18 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     assert left == ""
 
 
-def inventory(run: Run, name: str) -> dict[str, Any]:
-    """What an inventory gives: groups with their hosts, and each host's variables."""
-    listed = json.loads(run("ansible-inventory", "-i", f"inventories/{name}", "--list").stdout)
-    return {**listed, "_meta": listed["_meta"]["hostvars"]}
-
-
 def test_hosts_answer_and_a_second_plan_is_empty(run: Run) -> None:
     answers = run(
         "ansible", "all", "-i", "inventories/terraform", "-m", "ansible.builtin.wait_for_connection"
     )
     assert "UNREACHABLE" not in answers.stdout
-    plan = run("terraform", f"-chdir={FOLDER}", "plan", "-input=false", "-detailed-exitcode", check=False)
+    plan = run(
+        "bash",
+        "-c",
+        'exports=$(scripts/terraform-hosts prepare) && eval "$exports" && cd terraform/environments/local'
+        " && terraform plan -input=false -no-color -detailed-exitcode",
+        check=False,
+    )
     assert plan.returncode == 0, plan.stdout + plan.stderr
 
 
@@ -87,3 +82,33 @@ def test_a_host_that_is_there_is_not_made_again(run: Run) -> None:
     refused = run("scripts/lxc-hosts", "make", name, check=False)
     assert refused.returncode != 0
     assert "is there already" in refused.stderr
+
+
+def test_a_host_line_adds_one_host(run: Run, topology: Path) -> None:
+    """The others go on running, and the roles' argument specs accept what the inventory then says of each."""
+    boots = (
+        "ansible",
+        "all",
+        "-i",
+        "inventories/terraform",
+        "-o",
+        "-a",
+        "cat /proc/sys/kernel/random/boot_id /etc/hostname /etc/machine-id",
+    )
+    before = run(*boots).stdout.splitlines()
+    grown = yaml.safe_load(topology.read_text())
+    grown["hosts"]["broker"] = BROKER
+    topology.write_text(yaml.safe_dump(grown, sort_keys=False))
+    run("scripts/terraform-hosts", "make")
+    hosts = inventory(run, "terraform")
+    assert hosts["_meta"]["tf-test-broker"]["host_ids"] == {"kafka": 9}
+    assert "tf-test-broker" in hosts["kafka"]["hosts"]
+    after = run(*boots).stdout.splitlines()
+    assert set(before) < set(after)
+    assert len(after) == len(before) + 1
+    played = run("ansible-playbook", "-i", "inventories/terraform", "site.yml", "--tags", "always")
+    checked = re.findall(r"TASK \[(\w+) : Validating arguments", played.stdout)
+    assert "kafka" in checked, played.stdout
+    assert re.search(
+        r"^tf-test-broker +: ok=\d+ +changed=0 +unreachable=0 +failed=0", played.stdout, re.MULTILINE
+    )

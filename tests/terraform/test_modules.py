@@ -34,10 +34,11 @@ def test_modules_pass_their_own_tests(terraform: Callable[..., Terraform], folde
     assert passed and int(passed[1]) > 0, result.stdout
 
 
-def test_every_topology_is_planned() -> None:
-    tests = (TERRAFORM / "modules/aws/tests/topologies.tftest.hcl").read_text()
+@pytest.mark.parametrize("folder", MODULES)
+def test_every_topology_is_planned(folder: str) -> None:
+    tests = "".join(path.read_text() for path in (TERRAFORM / folder).glob("tests/*.tftest.hcl"))
     for path in (ROOT / "topologies").glob("*.yml"):
-        assert f"topologies/{path.name}" in tests
+        assert f"/topologies/{path.name}" in tests
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -22,21 +22,18 @@ locals {
     ]
   ])
 
-  service_rules = {
+  rules = {
     for rule in flatten([
-      for port in local.ports : [
-        for source in keys(local.sets) : merge(port, { source = source })
-        # A host reaches itself without a rule.
-        if(port.anyhost || length(setintersection(port.from, split("+", source))) > 0) &&
-        (source != port.set || length(local.sets[source]) > 1)
-      ]
-    ]) : "${rule.name} on ${rule.set} from ${rule.source}" => rule
-  }
-
-  page_rules = {
-    for rule in flatten([
-      for port in local.ports : [for cidr in var.operator_cidrs : merge(port, { cidr = cidr })] if port.page
-    ]) : "${rule.name} on ${rule.set} from ${rule.cidr}" => rule
+      for port in local.ports : concat(
+        [
+          for source in keys(local.sets) : merge(port, { source = source, cidr = null })
+          # A host reaches itself without a rule.
+          if(port.anyhost || length(setintersection(port.from, split("+", source))) > 0) &&
+          (source != port.set || length(local.sets[source]) > 1)
+        ],
+        [for cidr in var.operator_cidrs : merge(port, { source = null, cidr = cidr }) if port.page],
+      )
+    ]) : "${rule.name} on ${rule.set} from ${coalesce(rule.source, rule.cidr)}" => rule
   }
 }
 
@@ -51,25 +48,15 @@ resource "aws_security_group" "services" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "service" {
-  for_each = local.service_rules
+  #checkov:skip=CKV_AWS_23:its name says what it is for
+  for_each = local.rules
 
   security_group_id            = aws_security_group.services[each.value.set].id
   ip_protocol                  = "tcp"
   from_port                    = each.value.first
   to_port                      = each.value.last
-  referenced_security_group_id = aws_security_group.services[each.value.source].id
-
-  tags = { Name = each.value.name }
-}
-
-resource "aws_vpc_security_group_ingress_rule" "page" {
-  for_each = local.page_rules
-
-  security_group_id = aws_security_group.services[each.value.set].id
-  ip_protocol       = "tcp"
-  from_port         = each.value.first
-  to_port           = each.value.last
-  cidr_ipv4         = each.value.cidr
+  referenced_security_group_id = each.value.source == null ? null : aws_security_group.services[each.value.source].id
+  cidr_ipv4                    = each.value.cidr
 
   tags = { Name = each.value.name }
 }
@@ -83,6 +70,7 @@ resource "aws_security_group" "host" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "ssh" {
+  #checkov:skip=CKV_AWS_23:its name says what it is for
   for_each = var.operator_cidrs
 
   security_group_id = aws_security_group.host.id
@@ -96,6 +84,7 @@ resource "aws_vpc_security_group_ingress_rule" "ssh" {
 
 # Out to apt, to the package mirrors that the depot builds from, to time servers and to the users' source.
 resource "aws_vpc_security_group_egress_rule" "any" {
+  #checkov:skip=CKV_AWS_23:its name says what it is for
   security_group_id = aws_security_group.host.id
   ip_protocol       = "-1"
   cidr_ipv4         = "0.0.0.0/0"

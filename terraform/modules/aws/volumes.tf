@@ -1,6 +1,7 @@
 # Data lies apart from the system: an instance can go and come back, its volume stays, and leaves a snapshot when it goes.
 
 resource "aws_ebs_volume" "data" {
+  #checkov:skip=CKV_AWS_189:encrypted with the account's own default key, which may be a customer's
   for_each = { for name, host in local.hosts : name => host if length(host.data) > 0 }
 
   availability_zone = local.zone_of[each.key]
@@ -37,10 +38,10 @@ resource "terraform_data" "protection" {
   }
 
   depends_on = [
+    aws_default_security_group.none,
     aws_route_table_association.zone,
     aws_volume_attachment.data,
     aws_vpc_security_group_egress_rule.any,
-    aws_vpc_security_group_ingress_rule.page,
     aws_vpc_security_group_ingress_rule.service,
     aws_vpc_security_group_ingress_rule.ssh,
   ]
