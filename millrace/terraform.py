@@ -57,7 +57,7 @@ def provisioned(hosts: list[dict[str, Any]], where: Path, state: Path) -> list[d
 
 def read(where: Path, state: Path) -> dict[str, dict[str, Any]]:
     """Return Terraform's output `hosts`: addresses, user and topology entry of every host, by name."""
-    command = ["terraform", f"-chdir={where}", "output", "-json", "hosts"]
+    command = ["terraform", f"-chdir={where}", "output", "-no-color", "-json", "hosts"]
     try:
         result = subprocess.run(
             command,

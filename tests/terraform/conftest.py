@@ -58,7 +58,9 @@ def person(**variables: str) -> Run:
 
 def inventory(run: Run, name: str) -> dict[str, Any]:
     """What an inventory gives: groups with their hosts, and each host's variables."""
-    listed = json.loads(run("ansible-inventory", "-i", f"inventories/{name}", "--list").stdout)
+    text = run("ansible-inventory", "-i", f"inventories/{name}", "--list").stdout
+    # What comes from outside is marked, and is meant as the text that it is.
+    listed = json.loads(text, object_hook=lambda value: value.get("__ansible_unsafe", value))
     return {**listed, "_meta": listed["_meta"]["hostvars"]}
 
 
