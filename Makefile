@@ -50,7 +50,7 @@ depot-rebuild: setup ## build every artifact anew on the depot's host and hold i
 	ansible-playbook site.yml --tags depot -e depot_rebuild=true
 
 .PHONY: test
-test: lint test-code test-terraform test-platform test-spark ## everything below
+test: lint test-code test-terraform test-platform test-spark ## all of the tests below but test-vm
 
 .PHONY: lint
 lint: setup ## linters, types, and the repository's own rules
@@ -80,6 +80,10 @@ test-spark: setup ## the Spark job on a local session, with the release that the
 test-terraform: setup ## Terraform's modules, hosts of this machine, and the aws environment against a stand-in on loopback
 	uv tool run -q --with-requirements requirements/checkov.txt checkov -d terraform --framework terraform --skip-download --compact --quiet
 	pytest -q tests/terraform
+
+.PHONY: test-vm
+test-vm: setup ## the user data of aws on a virtual machine: first boot, platform, reboot, new instance (an hour)
+	pytest -q -x -s tests/vm
 
 .PHONY: bench
 bench: setup ## how fast rows go through a running environment, and what that costs: docs/bench.md

@@ -11,8 +11,9 @@ from millrace.topology import Catalogue
 from tests.platform.conftest import description, secrets
 
 CATALOGUE = Catalogue.load().services
-# What a host listens on beside the platform: ssh.
-SYSTEM_PORTS = {22}
+# What a host listens on beside the platform: ssh, and with a cloud's image systemd's resolver (LLMNR, DNS for itself).
+SYSTEM_PORTS = {22, 5355}
+RESOLVER = {(53, "127.0.0.53"), (53, "127.0.0.54")}
 # Where the Python of a Spark driver and its JVM find each other, each time by another port and by a token.
 OWN_CONVERSATIONS = ("127.0.0.1", range(32768, 65536))
 
@@ -26,7 +27,7 @@ def test_sockets_are_those_of_the_port_table(host: Host) -> None:
     """Nothing listens that the table doesn't know, and nothing listens wider than it says."""
     mine = description(host)
     address = mine["address"]
-    allowed = {
+    allowed = RESOLVER | {
         (number, "127.0.0.1" if port["bind"] == "loopback" else address)
         for service in mine["services"]
         for port in CATALOGUE[service]["ports"].values()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TERRAFORM = ROOT / "terraform"
 MIRROR = "MILLRACE_TERRAFORM_MIRROR"
+REGION = "eu-central-1"
 IMAGE = {
     "ami_id": "ami-00000000000000012",
     "name": "debian-12-amd64-20260101-0000",
@@ -127,6 +131,67 @@ def provider_mirror() -> Path | None:
     places = [Path.home() / ".terraform.d/plugins", *(Path(folder) / "terraform/plugins" for folder in data)]
     places += sorted(Path("/opt").glob("*"))
     return next((place for place in places if any(place.glob("*/hashicorp/aws"))), None)
+
+
+@dataclass
+class Platform:
+    """The environment under test, its state and the account that it is made in."""
+
+    terraform: Terraform
+    state: Path
+    ec2: Any
+
+    def plan(self, *options: str) -> Counter[str]:
+        """How many resources a plan would create, update, delete, replace."""
+        messages, code = self.terraform.messages("plan", *options)
+        assert code == 0, messages
+        return Counter(
+            message["change"]["action"] for message in messages if message["type"] == "planned_change"
+        )
+
+    def resources(self) -> dict[str, dict[str, Any]]:
+        """Address without module => attributes, of what the state holds."""
+        return {
+            f"{resource['type']}.{resource['name']}[{instance.get('index_key')}]": instance["attributes"]
+            for resource in json.loads(self.state.read_text())["resources"]
+            if resource["mode"] == "managed"
+            for instance in resource["instances"]
+        }
+
+    def user_data(self) -> dict[str, str]:
+        """Host => the script of its first boot, as the account holds it."""
+        return {
+            address.split("[")[1].rstrip("]"): base64.b64decode(
+                self.ec2.describe_instance_attribute(InstanceId=attributes["id"], Attribute="userData")[
+                    "UserData"
+                ]["Value"]
+            ).decode()
+            for address, attributes in self.resources().items()
+            if address.startswith("aws_instance.")
+        }
+
+
+def account(aws: str) -> dict[str, str]:
+    """What leads Terraform to the stand-in, and what a person has to say."""
+    return {
+        "AWS_ENDPOINT_URL": aws,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "TF_VAR_region": REGION,
+        "TF_VAR_operator_cidrs": json.dumps(["203.0.113.7/32"]),
+    }
+
+
+def ec2_of(aws: str) -> Any:
+    """The stand-in's EC2, to ask it what it holds."""
+    return boto3.client(
+        "ec2",
+        region_name=REGION,
+        endpoint_url=aws,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",  # noqa: S106 - of a stand-in
+    )
 
 
 @pytest.fixture(scope="session")

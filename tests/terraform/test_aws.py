@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import subprocess
@@ -10,22 +9,29 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 import yaml
 
-from .conftest import MIRROR, ROOT, Run, Terraform, inventory, person, provider_mirror
+from .conftest import (
+    MIRROR,
+    ROOT,
+    Platform,
+    Run,
+    Terraform,
+    account,
+    ec2_of,
+    inventory,
+    person,
+    provider_mirror,
+)
 
 ENVIRONMENT = {
     "name": "test",
     "id": "00000000-0000-4000-8000-000000000001",
     "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG1pbGxyYWNlIHRlc3RzLCBvcGVucyBub3RoaW5nIGF0 test",
 }
-REGION = "eu-central-1"
 COMPACT = ROOT / "topologies" / "compact.yml"
 
 
@@ -45,68 +51,11 @@ def larger(folder: Path, more: int) -> Path:
     return path
 
 
-@dataclass
-class Platform:
-    """The environment under test, its state and the account that it is made in."""
-
-    terraform: Terraform
-    state: Path
-    ec2: Any
-
-    def plan(self, *options: str) -> Counter[str]:
-        """How many resources a plan would create, update, delete, replace."""
-        messages, code = self.terraform.messages("plan", *options)
-        assert code == 0, messages
-        return Counter(
-            message["change"]["action"] for message in messages if message["type"] == "planned_change"
-        )
-
-    def resources(self) -> dict[str, dict[str, Any]]:
-        """Address without module => attributes, of what the state holds."""
-        return {
-            f"{resource['type']}.{resource['name']}[{instance.get('index_key')}]": instance["attributes"]
-            for resource in json.loads(self.state.read_text())["resources"]
-            if resource["mode"] == "managed"
-            for instance in resource["instances"]
-        }
-
-    def user_data(self) -> dict[str, str]:
-        """Host => the script of its first boot, as the account holds it."""
-        return {
-            address.split("[")[1].rstrip("]"): base64.b64decode(
-                self.ec2.describe_instance_attribute(InstanceId=attributes["id"], Attribute="userData")[
-                    "UserData"
-                ]["Value"]
-            ).decode()
-            for address, attributes in self.resources().items()
-            if address.startswith("aws_instance.")
-        }
-
-
-def account(aws: str) -> dict[str, str]:
-    """What leads Terraform to the stand-in, and what a person has to say."""
-    return {
-        "AWS_ENDPOINT_URL": aws,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "TF_VAR_region": REGION,
-        "TF_VAR_operator_cidrs": json.dumps(["203.0.113.7/32"]),
-    }
-
-
 def platform_of(terraform: Callable[..., Terraform], aws: str, folder: Path) -> Platform:
     environment = terraform("environments/aws", TF_VAR_environment=json.dumps(ENVIRONMENT), **account(aws))
     state = folder / "terraform.tfstate"
     environment.init("-lockfile=readonly", f"-backend-config=path={state}")
-    ec2 = boto3.client(
-        "ec2",
-        region_name=REGION,
-        endpoint_url=aws,
-        aws_access_key_id="test",
-        aws_secret_access_key="test",  # noqa: S106 - of a stand-in
-    )
-    return Platform(environment, state, ec2)
+    return Platform(environment, state, ec2_of(aws))
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ description:
   - Makes folders and files as listed, each file replaced in one step, in one call for all of them (a loop costs a
     connection per file). A file that its own checker refuses is not installed.
   - Files in the folders that are marked I(exclusive) and are not listed are removed.
+  - A folder that was another user's takes what is in it along, less what is root's. Users of services have no fixed numbers,
+    so on a host made anew its old volume may seem to be anybody's.
   - The difference of a file that not everybody may read is never shown.
 options:
   folders:
@@ -91,7 +93,24 @@ def folder(entry: dict, change: Change) -> None:
     change.note(path, [f"folder {path} {entry['owner']}:{entry['group']} {entry['mode']}\n"])
     if not change.module.check_mode:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        take_along(path, entry)
         set_rights(path, entry)
+
+
+def take_along(path: Path, entry: dict) -> None:
+    """Give what is in a folder from its former owner to the new one; the folder itself last, so that it can be cut off."""
+    former = path.stat()
+    if former.st_uid in (0, pwd.getpwnam(entry["owner"]).pw_uid):
+        return
+    command = ["chown", "--recursive", "--no-dereference", f"--from={former.st_uid}:{former.st_gid}"]
+    result = subprocess.run(
+        [*command, f"{entry['owner']}:{entry['group']}", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise OSError(f"{path}: {result.stderr.strip()}")
 
 
 def file(entry: dict, change: Change) -> None:
