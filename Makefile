@@ -50,7 +50,7 @@ depot-rebuild: setup ## build every artifact anew on the depot's host and hold i
 	ansible-playbook site.yml --tags depot -e depot_rebuild=true
 
 .PHONY: test
-test: lint test-code test-terraform test-platform test-spark ## all of the tests below but test-vm
+test: lint test-code test-terraform test-platform test-spark ## all of the tests below but test-operations and test-vm
 
 .PHONY: lint
 lint: setup ## linters, types, and the repository's own rules
@@ -75,6 +75,14 @@ test-platform: setup ## the platform on hosts of its own: fresh, a second time, 
 .PHONY: test-spark
 test-spark: setup ## the Spark job on a local session, with the release that the platform's depot built
 	scripts/test-spark -q
+
+.PHONY: test-operations
+test-operations: export MILLRACE_ENV := $(or $(MILLRACE_ENV),operations)
+test-operations: setup ## runs that are killed, settings that change, restarts, reboots, on hosts of their own, while users flow
+	scripts/down
+	scripts/hosts
+	pytest -sv tests/operations
+	scripts/down
 
 .PHONY: test-terraform
 test-terraform: setup ## Terraform's modules, hosts of this machine, and the aws environment against a stand-in on loopback

@@ -104,7 +104,7 @@ def source_well(ctx: click.Context) -> None:
 @click.option("--wait", default=0.0, help="Seconds until it must be whole. Default: ask once.")
 @click.pass_context
 def health(ctx: click.Context, service: str, wait: float) -> None:
-    """Say whether SERVICE's cluster is whole and serves; fails with what is missing."""
+    """Say whether SERVICE's cluster is whole and serves, or every of this host's `units` runs; fails with what is missing."""
     import time
 
     from millrace.checks.cluster import CHECKS
@@ -122,6 +122,18 @@ def health(ctx: click.Context, service: str, wait: float) -> None:
             time.sleep(1)
         else:
             return
+
+
+@main.command()
+@click.argument("service")
+@click.pass_context
+def leader(ctx: click.Context, service: str) -> None:
+    """Print the host of SERVICE that leads the others: ZooKeeper's leader, Kafka's controller."""
+    from millrace.checks.cluster import LEADERS
+
+    if service not in LEADERS:
+        raise click.BadParameter(f"one of {', '.join(LEADERS)}", param_hint="SERVICE")
+    click.echo(LEADERS[service](_connections(ctx)))
 
 
 @main.command()
@@ -225,12 +237,19 @@ def registry_register(ctx: click.Context, compatibility: str) -> None:
 
 
 @main.command()
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=5000,
+    show_default=True,
+    help="Most users per transaction.",
+)
 @click.pass_context
-def relay(ctx: click.Context) -> None:
+def relay(ctx: click.Context, batch_size: int) -> None:
     """Publish the outbox to Kafka until stopped."""
     from millrace import relay as relays
 
-    relays.serve(_connections(ctx))
+    relays.serve(_connections(ctx), batch_size=batch_size)
 
 
 @main.group()

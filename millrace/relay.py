@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH_SIZE: Final = 5_000
 # Rows that another relay gave back, or whose wake-up was lost, are found this often.
 IDLE_POLL: Final = 5.0
 FIRST_BACKOFF: Final = 0.5
@@ -85,7 +84,7 @@ class NotAcknowledgedError(KafkaError):  # type: ignore[misc]  # kafka-python ha
 class Relay:
     """One relay. `run` publishes until `stop` is called."""
 
-    def __init__(self, connections: Connections, *, topic: str = TOPIC, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(self, connections: Connections, *, topic: str = TOPIC, batch_size: int) -> None:
         """Take the sections that are needed; nothing is connected yet, but a missing section is told at once."""
         self._kafka = connections.kafka
         self._postgresql = connections.postgresql
@@ -282,9 +281,9 @@ class _Report:
         self._since = time.monotonic()
 
 
-def serve(connections: Connections) -> None:
+def serve(connections: Connections, *, batch_size: int) -> None:
     """Run a relay until SIGTERM or SIGINT."""
-    relay = Relay(connections)
+    relay = Relay(connections, batch_size=batch_size)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, relay.stop)
     relay.run()

@@ -10,11 +10,13 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from millrace.checks.airflow import airflow, airflow_api
 from millrace.checks.spark import spark_master, spark_worker, users_stream
+from millrace.checks.status import units_active
 from millrace.connections import (
     Cassandra,
     Connections,
@@ -44,6 +46,14 @@ def zookeeper(connections: Connections) -> str:
         raise NotWhole("ZooKeeper: " + ", ".join(f"{host} is {mode}" for host, mode in modes.items()))
     _write_and_read_znode(section)
     return "ZooKeeper: " + ", ".join(f"{host} {mode}" for host, mode in modes.items())
+
+
+def zookeeper_leader(connections: Connections) -> str:
+    """Return the host whose server leads the ensemble."""
+    for host in connections.zookeeper.hosts:
+        if _mode(host) in ("leader", "standalone"):
+            return host.rsplit(":", 1)[0]
+    raise NotWhole("ZooKeeper has no leader: `millrace health zookeeper` says more")
 
 
 def _mode(host: str) -> str:
@@ -83,24 +93,9 @@ def _write_and_read_znode(section: ZooKeeper) -> None:
 def kafka(connections: Connections) -> str:
     """Every broker is there, every partition has all its copies in step, and a record is written and read back."""
     section = connections.kafka
-    from kafka import KafkaAdminClient
-    from kafka.errors import KafkaError
-
-    try:
-        admin = KafkaAdminClient(
-            **kafka_config(section), request_timeout_ms=10000, client_id="millrace-health"
-        )
-    except KafkaError as error:
-        raise NotWhole(
-            f"Kafka at {', '.join(section.bootstrap_servers)}, user {section.username}: {error!r}"
-        ) from error
-    try:
+    with _kafka_admin(section) as admin:
         brokers = admin.describe_cluster()["brokers"]
         topics = admin.describe_topics()
-    except KafkaError as error:
-        raise NotWhole(f"Kafka, user {section.username}: {error!r}") from error
-    finally:
-        admin.close()
     if len(brokers) != len(section.bootstrap_servers):
         there = ", ".join(f"{broker['host']}" for broker in brokers)
         raise NotWhole(
@@ -119,6 +114,36 @@ def kafka(connections: Connections) -> str:
         _write_and_read_record(section)
     partitions = sum(len(topic["partitions"]) for topic in topics)
     return f"Kafka: {len(brokers)} brokers, {partitions} partitions in step{', a record came back' if probed else ''}"
+
+
+def kafka_controller(connections: Connections) -> str:
+    """Return the host whose broker is the controller."""
+    with _kafka_admin(connections.kafka) as admin:
+        cluster = admin.describe_cluster()
+    for broker in cluster["brokers"]:
+        if broker["broker_id"] == cluster["controller_id"]:
+            return str(broker["host"])
+    raise NotWhole("Kafka has no controller: `millrace health kafka` says more")
+
+
+@contextmanager
+def _kafka_admin(section: Kafka) -> Iterator[Any]:
+    """Give an administrator's session; what Kafka refuses or doesn't answer in it is NotWhole."""
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    try:
+        admin = KafkaAdminClient(
+            **kafka_config(section), request_timeout_ms=10000, client_id="millrace-health"
+        )
+        try:
+            yield admin
+        finally:
+            admin.close()
+    except KafkaError as error:
+        raise NotWhole(
+            f"Kafka at {', '.join(section.bootstrap_servers)}, user {section.username}: {error!r}"
+        ) from error
 
 
 def _write_and_read_record(section: Kafka) -> None:
@@ -403,6 +428,7 @@ def _write_and_read_rows(session: Session, section: Cassandra, nodes: dict[str, 
 
 
 CHECKS: dict[str, Callable[[Any], str]] = {
+    "units": units_active,
     "zookeeper": zookeeper,
     "kafka": kafka,
     "postgresql": postgresql,
@@ -416,3 +442,6 @@ CHECKS: dict[str, Callable[[Any], str]] = {
     "airflow": airflow,
     "airflow_api": airflow_api,
 }
+
+# Clusters of which one member leads the others, and moves its task to another when it ends.
+LEADERS: dict[str, Callable[[Any], str]] = {"zookeeper": zookeeper_leader, "kafka": kafka_controller}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from contextlib import closing
 from pathlib import Path
 
 from millrace import topics
 from millrace.connections import Connections, postgresql_connect
+from millrace.errors import NotWhole
 from millrace.schemas import TOPIC
 
 # Written by the deployment once a unit was seen to serve.
@@ -17,21 +19,38 @@ _SHOWN = ("Id", "ActiveState", "SubState", "NRestarts", "MemoryCurrent", "Active
 
 def units() -> list[str]:
     """One line per unit of the platform on this host: state, memory in MiB, restarts by systemd, since when; a sum."""
-    names = sorted(path.name for path in UNITS.iterdir()) if UNITS.exists() else []
     lines = []
     total = 0
-    for name in names:
-        command = ["systemctl", "show", "-p", ",".join(_SHOWN), name]
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        shown = dict(line.split("=", 1) for line in output.splitlines() if line)
+    for shown in _units():
         memory = int(shown["MemoryCurrent"]) >> 20 if shown["MemoryCurrent"].isdigit() else 0
         total += memory
-        state = f"{shown['ActiveState']} ({shown['SubState']})"
         lines.append(
-            f"{shown['Id'].removesuffix('.service'):<24} {state:<18} {memory:>5} MiB  restarts {shown['NRestarts']:<3} "
+            f"{shown['Id'].removesuffix('.service'):<24} {_state(shown):<18} {memory:>5} MiB  restarts {shown['NRestarts']:<3} "
             f"since {shown['ActiveEnterTimestamp']}"
         )
     return [*lines, f"{'all':<24} {'':<18} {total:>5} MiB"]
+
+
+def units_active(_: Connections) -> str:
+    """Every unit of the platform on this host runs."""
+    shown = _units()
+    if idle := [f"{unit['Id']} is {_state(unit)}" for unit in shown if unit["ActiveState"] != "active"]:
+        raise NotWhole(f"Units of {socket.gethostname()}: {', '.join(idle)}; see `journalctl -u` of each")
+    return f"Units: {len(shown)} run on {socket.gethostname()}"
+
+
+def _units() -> list[dict[str, str]]:
+    """Return what systemd shows of each unit that was once seen to serve on this host."""
+    names = sorted(path.name for path in UNITS.iterdir()) if UNITS.exists() else []
+    if not names:
+        return []
+    command = ["systemctl", "show", "-p", ",".join(_SHOWN), *names]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [dict(line.split("=", 1) for line in unit.splitlines()) for unit in output.strip().split("\n\n")]
+
+
+def _state(shown: dict[str, str]) -> str:
+    return f"{shown['ActiveState']} ({shown['SubState']})"
 
 
 def counts(connections: Connections) -> list[str]:

@@ -151,6 +151,22 @@ def test_data_lies_where_the_catalogue_says() -> None:
             assert data == service["data"] or data.startswith(f"{service['data']}/")
 
 
+def test_services_are_installed_in_the_catalogues_order() -> None:
+    """Restarts go by the catalogue, and they follow the installation."""
+    services = yaml_of(ROOT / "inventories/group_vars/all/services.yml")["services"]
+    plays = [
+        role["role"] if isinstance(role, dict) else role
+        for play in yaml_of(ROOT / "site.yml")
+        for role in play.get("roles", [])
+    ]
+    assert [role for role in plays if role in services] == list(services)
+
+
+def test_every_service_can_be_restarted() -> None:
+    services = yaml_of(ROOT / "inventories/group_vars/all/services.yml")["services"]
+    assert [name for name in services if not (ROOT / "roles" / name / "tasks" / "run.yml").exists()] == []
+
+
 def test_every_lock_belongs_to_a_release() -> None:
     releases = yaml_of(ROOT / "artifacts" / "releases.yml")
     locks = {path.stem for path in (ROOT / "artifacts" / "locks").glob("*.json")}

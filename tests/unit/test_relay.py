@@ -261,13 +261,13 @@ def test_systemd_is_told(made, tmp_path: Path, monkeypatch) -> None:
 def test_sigterm_ends_it_at_once(made, monkeypatch) -> None:
     make, _ = made
     instance = make()
-    monkeypatch.setattr(relay, "Relay", lambda connections: instance)
+    monkeypatch.setattr(relay, "Relay", lambda connections, batch_size: instance)
     monkeypatch.setattr(relay, "IDLE_POLL", 30.0)
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     began = time.monotonic()
     try:
-        relay.serve(connections.Connections({}, "test"))
+        relay.serve(connections.Connections({}, "test"), batch_size=100)
     finally:
         for number, handler in zip((signal.SIGTERM, signal.SIGINT), handlers, strict=True):
             signal.signal(number, handler)
@@ -276,7 +276,7 @@ def test_sigterm_ends_it_at_once(made, monkeypatch) -> None:
 
 def test_a_missing_section_is_told_before_anything_starts() -> None:
     with pytest.raises(connections.ConnectionsError, match="section `kafka`"):
-        relay.Relay(connections.Connections({"postgresql": {}}, "relay.json"))
+        relay.Relay(connections.Connections({"postgresql": {}}, "relay.json"), batch_size=100)
 
 
 def test_a_bug_is_no_outage(made, connect, users, monkeypatch) -> None:

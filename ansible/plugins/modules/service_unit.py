@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -16,22 +17,31 @@ short_description: Start or restart a unit by its state, and prove that it serve
 description:
   - A unit's fingerprint is a hash of its unit file, configuration and release. It is recorded after a start that was
     proven by I(check), so a play that was cut off can't lose a restart, and an unchanged unit is left alone.
-  - I(step=start) starts and enables a unit that doesn't run or was never seen to serve. I(step=restart) restarts one that runs with another
-    fingerprint than the recorded one; with I(gate) it refuses to begin unless I(check) passes, so that a rollout stops at
-    the first member that doesn't come back.
-  - On failure the unit's last log lines are in the message.
+  - I(step=start) enables a unit, and starts it where it doesn't run. It returns I(restart), whether the unit is to be
+    restarted, and I(last), whether that is to be done after all other members. A unit whose last start was not proven and
+    that doesn't pass I(check) has nothing to lose and is started anew at once.
+  - I(step=restart) restarts it. With I(gate) it refuses to begin unless I(check) passes, so that a rollout stops at the
+    first member that doesn't come back.
+  - On failure the unit's log says why in the message. A unit that keeps dying is not waited for.
 options:
   name: {description: Name of the unit., type: str, required: true}
   step: {description: What to do., type: str, choices: [start, restart], required: true}
   files: {description: Files and folders whose content makes the fingerprint., type: list, elements: path, default: []}
   links: {description: Links whose target makes the fingerprint, where they exist., type: list, elements: path, default: []}
+  restart: {description: Restart it even where nothing has changed., type: bool, default: false}
   check: {description: Command that exits with 0 once the service and its cluster are whole., type: list, elements: str, default: []}
   gate: {description: Others serve while this one restarts, so it must not be taken away from a cluster that isn't whole., type: bool, default: false}
+  last: {description: Command that exits with 0 where other members are to restart first., type: list, elements: str, default: []}
   timeout: {description: Seconds that the check may take to pass., type: int, default: 120}
   reload: {description: Reload instead of restarting., type: bool, default: false}
 """
 
 STATE = Path("/var/lib/millrace/fingerprints")
+# The record of a unit whose last start was not seen to end well.
+UNPROVEN = ""
+ERROR = re.compile(r"\b(ERROR|FATAL|CRITICAL|PANIC)\b|Exception\b|\berror:|has run here before")
+# How often a unit may die before it is given up; systemd would start it for ever.
+DEATHS = 3
 
 
 class UnitError(Exception):
@@ -48,7 +58,8 @@ def systemctl(*arguments: str) -> str:
 
 def properties(unit: str) -> dict[str, str]:
     """Return the unit's state as systemd tells it."""
-    output = systemctl("show", "-p", "ActiveState,SubState,UnitFileState,NeedDaemonReload,LoadState", unit)
+    names = "ActiveState,SubState,UnitFileState,NeedDaemonReload,LoadState,NRestarts"
+    output = systemctl("show", "-p", names, unit)
     return dict(line.split("=", 1) for line in output.splitlines())
 
 
@@ -66,32 +77,46 @@ def fingerprint(files: list[str], links: list[str]) -> str:
 
 
 def log_of(unit: str, since: float) -> str:
-    """Return the unit's last log lines since a time in seconds."""
-    command = ["journalctl", "-u", unit, "--no-pager", "-o", "cat", "-n", "30", "--since", f"@{int(since)}"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    """Return what the unit's log says since a time in seconds: its last errors, and its last lines."""
+    command = ["journalctl", "-u", unit, "--no-pager", "-o", "cat", "--since", f"@{int(since)}"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip().splitlines()
+    # What a stack trace would push out of sight; each once, although it may have died several times of it.
+    errors = list(dict.fromkeys(line for line in lines if ERROR.search(line)))[-8:]
+    said = "\n".join(lines[-20:])
+    return (
+        f"Errors in its log:\n{chr(10).join(errors)}\nIts last log lines:\n{said}"
+        if errors
+        else f"Its last log lines:\n{said}"
+    )
 
 
-def wait(params: dict, since: float, timeout: int) -> None:
+def passes(check: list[str]) -> tuple[bool, str]:
+    """Whether a check passes, and the end of what it said."""
+    result = subprocess.run(check, capture_output=True, text=True, check=False)
+    return result.returncode == 0, (result.stderr.strip() or result.stdout.strip())[-2000:]
+
+
+def wait(params: dict, since: float) -> None:
     """Wait until the check passes; raises UnitError with the last answer and the unit's log."""
-    unit, check = params["name"], params["check"]
+    unit, check, timeout = params["name"], params["check"], params["timeout"]
     deadline = time.monotonic() + timeout
     pause = 0.5
+    restarts = int(properties(unit)["NRestarts"])
     while True:
         state = properties(unit)
+        deaths = int(state["NRestarts"]) - restarts
         if state["ActiveState"] == "failed":
-            raise UnitError(f"{unit} failed. Its last log lines:\n{log_of(unit, since)}")
+            raise UnitError(f"{unit} failed. {log_of(unit, since)}")
+        if deaths >= DEATHS:
+            raise UnitError(f"{unit} has died {deaths} times since its start. {log_of(unit, since)}")
         said = f"{unit} is {state['ActiveState']} ({state['SubState']})"
         if state["ActiveState"] == "active":
-            if not check:
+            whole, said = passes(check) if check else (True, "")
+            if whole:
                 return
-            result = subprocess.run(check, capture_output=True, text=True, check=False)
-            if result.returncode == 0:
-                return
-            said = (result.stderr.strip() or result.stdout.strip())[-2000:]
         if time.monotonic() > deadline:
             raise UnitError(
-                f"{unit} does not serve after {timeout} s; the last check said: {said}\n"
-                f"Its last log lines:\n{log_of(unit, since)}"
+                f"{unit} does not serve after {timeout} s; the last check said: {said}\n{log_of(unit, since)}"
             )
         time.sleep(pause)
         pause = min(pause * 1.3, 3)
@@ -101,16 +126,31 @@ def require_whole(params: dict) -> None:
     """Refuse to take a member away from a cluster that isn't whole."""
     deadline = time.monotonic() + 60
     while True:
-        result = subprocess.run(params["check"], capture_output=True, text=True, check=False)
-        if result.returncode == 0:
+        whole, said = passes(params["check"])
+        if whole:
             return
         if time.monotonic() > deadline:
-            said = (result.stderr.strip() or result.stdout.strip())[-2000:]
             raise UnitError(
-                f"{params['name']} is not restarted with its new configuration, because its cluster is not whole: {said}\n"
+                f"{params['name']} is not restarted, because its cluster is not whole: {said}\n"
                 "Mend the member that is named, then run this again."
             )
         time.sleep(2)
+
+
+def act(params: dict, action: str, record: Path, wanted: str) -> None:
+    """Restart or reload the unit, and record what it serves with once that is proven."""
+    unit = params["name"]
+    since = time.time()
+    if record.exists():
+        # It was seen to serve, with something else. Where there is no record, it never was: services go by that.
+        record.write_text(UNPROVEN)
+    try:
+        systemctl(action, unit)
+    except UnitError as error:
+        raise UnitError(f"{error}\n{log_of(unit, since)}") from error
+    wait(params, since)
+    record.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    record.write_text(wanted)
 
 
 def main() -> None:
@@ -121,8 +161,10 @@ def main() -> None:
             "step": {"type": "str", "choices": ["start", "restart"], "required": True},
             "files": {"type": "list", "elements": "path", "default": []},
             "links": {"type": "list", "elements": "path", "default": []},
+            "restart": {"type": "bool", "default": False},
             "check": {"type": "list", "elements": "str", "default": []},
             "gate": {"type": "bool", "default": False},
+            "last": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 120},
             "reload": {"type": "bool", "default": False},
         },
@@ -133,37 +175,34 @@ def main() -> None:
     record = STATE / unit
     try:
         wanted = fingerprint(params["files"], params["links"])
-        recorded = record.read_text() if record.exists() else None
+        recorded = record.read_text() if record.exists() else UNPROVEN
         state = properties(unit)
         running = state["ActiveState"] in ("active", "reloading")
         enabled = state["UnitFileState"] in ("enabled", "static", "generated")
-        action = None
-        # One that runs and was never seen to serve has nothing to lose: it may be what keeps its cluster from forming.
-        if params["step"] == "start" and (not running or recorded is None):
-            action = "restart"
-        elif params["step"] == "restart" and running and recorded != wanted:
-            action = "reload" if params["reload"] else "restart"
+        changed = restart = params["restart"] or recorded != wanted
+        if params["step"] == "start":
+            # One that runs and was not seen to serve may be what keeps its cluster from forming.
+            start = not running or (
+                recorded == UNPROVEN and not (params["check"] and passes(params["check"])[0])
+            )
+            changed, restart = start or not enabled, restart and not start
         if module.check_mode:
-            module.exit_json(changed=bool(action) or not enabled)
+            module.exit_json(changed=changed, restart=restart, last=False)
 
         if state["NeedDaemonReload"] == "yes" or state["LoadState"] == "not-found":
             systemctl("daemon-reload")
         if not enabled:
             systemctl("enable", unit)
-        if action:
-            if params["step"] == "restart" and params["gate"]:
+        if params["step"] == "start" and start:
+            act(params, "restart", record, wanted)
+        elif params["step"] == "restart" and restart:
+            if params["gate"]:
                 require_whole(params)
-            since = time.time()
-            try:
-                systemctl(action, unit)
-            except UnitError as error:
-                raise UnitError(f"{error}\nIts last log lines:\n{log_of(unit, since)}") from error
-            wait(params, since, params["timeout"])
-            record.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            record.write_text(wanted)
+            act(params, "reload" if params["reload"] and not params["restart"] else "restart", record, wanted)
+        last = restart and bool(params["last"]) and passes(params["last"])[0]
     except (OSError, UnitError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(action) or not enabled, action=action)
+    module.exit_json(changed=changed, restart=restart, last=last)
 
 
 if __name__ == "__main__":
