@@ -102,6 +102,20 @@ def test_roles_know_nothing_of_the_inventory() -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_no_result_is_called_as_a_variable(role: Path) -> None:
+    """What a task registers would win over the role's variable of the same name, from there on."""
+    variables = {
+        name for path in (role / "defaults/main.yml", role / "vars/main.yml") for name in yaml_of(path) or {}
+    }
+    registered = {
+        name
+        for path in (role / "tasks").glob("*.yml")
+        for name in re.findall(r"^ *register: (\w+)$", text_of(path), re.MULTILINE)
+    }
+    assert variables & registered == set()
+
+
 def test_a_release_has_its_version_in_one_place() -> None:
     """Versions stand in artifacts/releases.yml and in the locks, nowhere else."""
     releases = yaml_of(ROOT / "artifacts" / "releases.yml")
