@@ -77,6 +77,8 @@ def play(*arguments: str, variables: dict[str, Any] | None = None, until: Moment
         f"  {time.monotonic() - begun:.0f} s, exit code {code}, changed {sum(run.changed.values())}",
         flush=True,
     )
+    if "\nfatal: " in run.output:
+        print(run.output[run.output.index("\nfatal: ") :][:4000], flush=True)
     return run
 
 
