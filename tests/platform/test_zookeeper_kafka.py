@@ -66,3 +66,10 @@ def test_topics_keep_two_copies_in_step(first_of: Any) -> None:
         "kafka-configs --describe --all --entity-type topics --entity-name users_created"
     )
     assert f"min.insync.replicas={max(1, copies - 1)} " in settings
+
+
+def test_a_cluster_names_its_leader_on_every_host(first_of: Any, last_of: Any) -> None:
+    for service in ("zookeeper", "kafka"):
+        leader = first_of(service).check_output(f"millrace leader {service}")
+        assert leader in members(service)
+        assert last_of(service).check_output(f"millrace leader {service}") == leader
