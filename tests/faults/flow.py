@@ -1,0 +1,120 @@
+"""The steady flow under the faults: rows that are stored, when they could be read, and what has become of them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.faults.remote import FOLDER, control, install, now, script, start, stop
+
+# Rows of a batch, and seconds between two of them. Everything shares few cores: this is a flow, not a load test.
+ROWS, INTERVAL = 50, 2.0
+# All bounds are for a machine that has nothing else to do. On one that has, they are this many times as long.
+PATIENCE = float(os.environ.get("PATIENCE", "1"))
+# Seconds from commit to readable that need no explanation.
+LAG = 10.0 * PATIENCE
+LOAD, WATCH = "faults-load", "faults-watch"
+
+
+def begin() -> None:
+    """Have rows flow, if they don't yet (a host that was rebooted has forgotten)."""
+    install()
+    control().check_output(f"touch {FOLDER}/journal {FOLDER}/readable")
+    start(LOAD, "load", FOLDER, str(ROWS), str(INTERVAL))
+    start(WATCH, "watch", FOLDER)
+
+
+def end() -> None:
+    """Store no more rows."""
+    stop(LOAD, WATCH)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches by number: when they were committed, and when they could be read. Seconds since the epoch."""
+
+    committed: dict[int, float]
+    readable: dict[int, float]
+
+    def late(self, moment: float) -> bool:
+        """Whether at this moment rows don't flow, or one is not readable that should be."""
+        newest = max(self.committed.values(), default=0.0)
+        waiting = self.committed.keys() - self.readable.keys()
+        return moment - newest > LAG or any(moment - self.committed[number] > LAG for number in waiting)
+
+    def without_progress(self, since: float, until: float) -> float:
+        """The longest time in which no further batch could be read."""
+        moments = sorted({since, until, *(at for at in self.readable.values() if since < at < until)})
+        return max((after - before for before, after in itertools.pairwise(moments)), default=0.0)
+
+    def caught_up(self, since: float) -> float:
+        """How long after `since` the last batch that was late could be read."""
+        late = [
+            at for number, at in self.readable.items()
+            if number in self.committed and at - self.committed[number] > LAG
+        ]  # fmt: skip
+        return max([0.0, *(at - since for at in late)])
+
+
+def last_batch() -> int:
+    """The number of the newest batch, -1 where there is none."""
+    line = control().check_output(f"tail -n 1 {FOLDER}/journal").split()
+    return int(line[0]) if line else -1
+
+
+def batches(first: int) -> Batches:
+    """What is known of the batches from this number on."""
+
+    def read(name: str) -> dict[int, float]:
+        lines = control().check_output(f"awk '$1 >= {first} {{print $1, $2}}' {FOLDER}/{name}").splitlines()
+        return {int(number): float(moment) for number, moment in map(str.split, lines)}
+
+    # In this order: what is readable was committed before.
+    readable = read("readable")
+    return Batches(read("journal"), readable)
+
+
+def wait_until_steady(first: int, seconds: float, steady: float = 8.0) -> bool:
+    """Wait until no row was late for a while; say whether that came within this time (times PATIENCE)."""
+    deadline = time.monotonic() + seconds * PATIENCE
+    since: float | None = None
+    while True:
+        late = batches(first).late(now())
+        since = None if late else since or time.monotonic()
+        if since is not None and time.monotonic() - since >= steady:
+            return True
+        if late and time.monotonic() > deadline:
+            return False
+        time.sleep(1)
+
+
+def checked(first: int, began: float) -> dict[str, Any]:
+    """Compare what was committed from batch `first` on with every station, and the rollup of the minutes since `began`."""
+    start_minute = datetime.fromtimestamp(began, UTC).replace(second=0, microsecond=0)
+    # Minutes that are over can be counted.
+    time.sleep(60 - now() % 60)
+    end_minute = datetime.fromtimestamp(now(), UTC).replace(second=0, microsecond=0)
+    last = last_batch()
+    wait_for(
+        lambda: set(range(first, last + 1)) <= batches(first).readable.keys(),
+        60,
+        "rows of the last minute are late",
+    )
+    bounds = (start_minute.isoformat(), end_minute.isoformat())
+    rolled_up = control().run("millrace-rollup %s %s", *bounds)
+    assert rolled_up.rc == 0, f"millrace-rollup: {(rolled_up.stdout + rolled_up.stderr)[-2000:]}"
+    answer: dict[str, Any] = script("check", FOLDER, str(first), str(last), *bounds)
+    return answer
+
+
+def wait_for(asked: Callable[[], object], seconds: float, otherwise: str) -> None:
+    """Wait until this is true; fail with `otherwise` after this time (times PATIENCE)."""
+    deadline = time.monotonic() + seconds * PATIENCE
+    while not asked():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(1)
