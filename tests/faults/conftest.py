@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from tests.faults.run import Result, flowing
 from tests.faults.scenarios import SCENARIOS
 
 ENVIRONMENT = "faults"
+# The last line of a round: every minute of it, as the rollup counts it.
+ROLLUP = "rollup"
+NAMES = [*(scenario.name for scenario in SCENARIOS), ROLLUP]
 
 
 def results_file() -> Path:
@@ -49,24 +52,23 @@ def pytest_configure() -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every scenario in every round, less what has passed before, and less what ONLY does not name."""
     only = os.environ.get("ONLY")
-    names = [scenario.name for scenario in SCENARIOS]
-    if only and only not in names:
-        raise pytest.UsageError(f"ONLY={only}: there are {', '.join(names)}")
+    if only and only not in NAMES:
+        raise pytest.UsageError(f"ONLY={only}: there are {', '.join(NAMES)}")
     passed = {(line["round"], line["scenario"]) for line in results() if not line["faults"]}
     rounds = range(1, int(os.environ.get("ROUNDS", "1")) + 1)
     wanted = [
         (round_, name)
         for round_ in rounds
-        for name in ([only] if only else names)
-        if only or (round_, name) not in passed
+        for name in ([only, ROLLUP] if only else NAMES)
+        if only or name == ROLLUP or (round_, name) not in passed
     ]
     metafunc.parametrize(("round_", "name"), wanted, ids=[f"{name}-{round_}" for round_, name in wanted])
 
 
 @pytest.fixture(scope="session")
-def flow() -> Iterator[None]:
-    with flowing():
-        yield
+def flow() -> Iterator[Callable[[], Result]]:
+    with flowing() as rollup:
+        yield rollup
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -74,14 +76,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     latest = {(line["round"], line["scenario"]): line for line in results()}
     if not latest:
         return
-    order = [scenario.name for scenario in SCENARIOS]
     terminalreporter.section("faults")
     row = "{:<42}{:>6}  {:<7}{:>6}{:>9}{:>19}{:>10}".format
     terminalreporter.line(
         row("scenario", "round", "result", "lost", "doubled", "without progress", "catch up")
     )
     for (round_, name), line in sorted(
-        latest.items(), key=lambda item: (order.index(item[0][1]), item[0][0])
+        latest.items(), key=lambda item: (NAMES.index(item[0][1]), item[0][0])
     ):
         numbers = [line[key] for key in ("lost", "doubled")]
         times = [line[key] for key in ("without_progress", "catch_up")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,17 +13,11 @@ from typing import Any
 
 from tests.faults import flow, injection
 from tests.faults.injection import Fault
-from tests.faults.remote import control, now
+from tests.faults.remote import install, now, script
 from tests.faults.scenarios import Scenario
-from tests.platform.conftest import members
 
 log = logging.getLogger(__name__)
 
-# What `millrace health` checks; a run of Airflow's parts is checked by `airflow`.
-SERVICES = (
-    "zookeeper", "kafka", "cassandra", "postgresql", "schema_registry", "spark_master", "spark_worker", "users_stream",
-    "relay", "airflow",
-)  # fmt: skip
 # Seconds until every service is whole again after a scenario.
 WHOLE = 240.0
 
@@ -42,31 +36,38 @@ class Result:
 
 def whole(seconds: float) -> list[str]:
     """Wait until every service is whole; return what is not after this time (times PATIENCE)."""
-    deadline = time.monotonic() + seconds * flow.PATIENCE
-    missing = []
-    for service in SERVICES:
-        if members(service):
-            answer = control().run(
-                f"millrace health --wait {max(0.0, deadline - time.monotonic()):.0f} {service}"
-            )
-            if answer.rc:
-                missing.append(f"{service}: {(answer.stderr or answer.stdout).strip()}")
+    missing: list[str] = script("health", str(seconds * flow.PATIENCE))
     return missing
 
 
 @contextmanager
-def flowing() -> Iterator[None]:
-    """Rows flow for as long as this lasts, on hosts that are healed before and after."""
+def flowing() -> Iterator[Callable[[], Result]]:
+    """Rows flow for as long as this lasts, on hosts that are healed before and after; gives the rollup's check of them."""
+    install()
     injection.heal()
     try:
         if missing := whole(WHOLE):
             raise AssertionError(f"nothing was injected yet, and this is not whole: {'; '.join(missing)}")
         flow.begin()
-        assert flow.wait_until_steady(0, 120), "nothing was injected yet, and rows don't flow"
-        yield
+        began, first = now(), flow.last_batch() + 1
+        assert flow.wait_until_steady(first, 120), "nothing was injected yet, and rows don't flow"
+        yield lambda: rollup(began)
     finally:
         flow.end()
         injection.heal()
+
+
+def rollup(began: float) -> Result:
+    """Count the users of every minute since `began` by country and gender, as the rollup does, and compare."""
+    result = Result()
+    try:
+        result.seen = flow.counted(began)
+    except (AssertionError, RuntimeError) as error:
+        result.faults.append(str(error))
+        return result
+    result.lost, result.doubled = result.seen["lost"], result.seen["doubled"]
+    result.faults += [f"{name}: {result.seen[name]}" for name in ("lost", "doubled") if result.seen[name]]
+    return result
 
 
 def run(scenario: Scenario) -> Result:
@@ -79,16 +80,14 @@ def run(scenario: Scenario) -> Result:
             over = _inject(scenario, ends)
             caught_up = flow.wait_until_steady(first, scenario.catch_up + 60)
             batches = flow.batches(first)
-        result.without_progress = batches.without_progress(
-            began, max(batches.readable.values(), default=now())
-        )
+        result.without_progress = batches.without_progress(began, now())
         result.catch_up = batches.caught_up(over)
         _hold("without progress", result.without_progress, scenario.without_progress, result)
         _hold("catching up", result.catch_up, scenario.catch_up, result)
         if not caught_up:
             result.faults.append("rows are late, and a minute beyond the bound they still were")
         result.faults += whole(WHOLE)
-        result.seen = flow.checked(first, began)
+        result.seen = flow.checked(first)
         result.lost, result.doubled = result.seen["lost"], result.seen["doubled"]
         for name in ("lost", "doubled", "different", "quarantined", "dead_letters"):
             if result.seen[name]:

@@ -1,7 +1,7 @@
 """What happens, when, for how long, and what must hold.
 
-Of every scenario holds: each committed user is in both tables once and with its values, is counted once in the rollup,
-and none is a dead letter or in quarantine. Beside that each has bounds, in seconds: the longest time without a further
+Of every scenario holds: each committed user is in both tables once and with its values, and none is a dead letter or in
+quarantine; of all together: each is counted once in the rollup. Beside that each has bounds, in seconds: the longest time without a further
 readable row, and from the fault's end until no row is late any more.
 """
 

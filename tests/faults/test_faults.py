@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
 
-from tests.faults.conftest import record
-from tests.faults.run import run
+from tests.faults.conftest import ROLLUP, record
+from tests.faults.run import Result, run
 from tests.faults.scenarios import named
 
 
-@pytest.mark.usefixtures("flow")
-def test_scenario(round_: int, name: str) -> None:
-    result = run(named(name))
+def test_scenario(flow: Callable[[], Result], round_: int, name: str) -> None:
+    result = flow() if name == ROLLUP else run(named(name))
     record(round_, name, result)
     print(result)
     assert result.faults == []
