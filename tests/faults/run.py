@@ -95,7 +95,10 @@ def run(scenario: Scenario) -> Result:
     except (AssertionError, RuntimeError, subprocess.SubprocessError) as error:
         result.faults.append(str(error))
     if result.faults:
+        # What comes next must not suffer from it.
         injection.heal()
+        whole(WHOLE)
+        flow.wait_until_steady(first, 120)
     return result
 
 

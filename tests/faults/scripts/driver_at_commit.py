@@ -4,6 +4,7 @@ Spark writes a commit as a temporary file that it renames. The moment is between
 pause, and tried again where it was missed.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -57,7 +58,8 @@ for _ in range(TRIES):
         if time.monotonic() > deadline:
             sys.exit("the streaming job commits nothing")
     for process in found:
-        os.kill(process, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # Java forks for some of its work with files
+            os.kill(process, signal.SIGKILL)
     if newest("offsets") == newest("commits") + 1:
         json.dump({"batch": newest("offsets")}, sys.stdout)
         break
