@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tests.faults.remote import FOLDER, control, now, script, start, stop
@@ -37,14 +38,17 @@ def end() -> None:
 class Batches:
     """Batches by number: when they were committed, and when they could be read. Seconds since the epoch."""
 
+    asked: float
     committed: dict[int, float]
     readable: dict[int, float]
 
-    def late(self, moment: float) -> bool:
-        """Whether at this moment rows don't flow, or one is not readable that should be."""
+    def late(self) -> bool:
+        """Whether rows don't flow, or one is not readable that should be."""
         newest = max(self.committed.values(), default=0.0)
         waiting = self.committed.keys() - self.readable.keys()
-        return moment - newest > LAG or any(moment - self.committed[number] > LAG for number in waiting)
+        return self.asked - newest > LAG or any(
+            self.asked - self.committed[number] > LAG for number in waiting
+        )
 
     def without_progress(self, since: float, until: float) -> float:
         """The longest time in which no further batch could be read."""
@@ -69,13 +73,18 @@ def last_batch() -> int:
 def batches(first: int) -> Batches:
     """What is known of the batches from this number on."""
 
-    def read(name: str) -> dict[int, float]:
-        lines = control().check_output(f"awk '$1 >= {first} {{print $1, $2}}' {FOLDER}/{name}").splitlines()
-        return {int(number): float(moment) for number, moment in map(str.split, lines)}
-
-    # In this order: what is readable was committed before.
-    readable = read("readable")
-    return Batches(read("journal"), readable)
+    # What is readable comes first: it was committed before.
+    files = f"{FOLDER}/readable {FOLDER}/journal"
+    asked, *lines = (
+        control()
+        .check_output(f"date +%s.%N; awk '$1 >= {first} {{print FILENAME, $1, $2}}' {files}")
+        .splitlines()
+    )
+    found: dict[str, dict[int, float]] = {"journal": {}, "readable": {}}
+    for line in lines:
+        path, number, moment = line.split()
+        found[Path(path).name][int(number)] = float(moment)
+    return Batches(float(asked), found["journal"], found["readable"])
 
 
 def wait_until_steady(first: int, seconds: float, steady: float = 8.0) -> bool:
@@ -83,7 +92,7 @@ def wait_until_steady(first: int, seconds: float, steady: float = 8.0) -> bool:
     deadline = time.monotonic() + seconds * PATIENCE
     since: float | None = None
     while True:
-        late = batches(first).late(now())
+        late = batches(first).late()
         since = None if late else since or time.monotonic()
         if since is not None and time.monotonic() - since >= steady:
             return True

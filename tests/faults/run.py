@@ -80,7 +80,7 @@ def run(scenario: Scenario) -> Result:
             over = _inject(scenario, ends)
             caught_up = flow.wait_until_steady(first, scenario.catch_up + 60)
             batches = flow.batches(first)
-        result.without_progress = batches.without_progress(began, now())
+        result.without_progress = batches.without_progress(began, batches.asked)
         result.catch_up = batches.caught_up(over)
         _hold("without progress", result.without_progress, scenario.without_progress, result)
         _hold("catching up", result.catch_up, scenario.catch_up, result)
