@@ -75,7 +75,7 @@ SCENARIOS = (
     Scenario("checkpoint-lost", (Step(0, faults.lose_checkpoint),), 180, 180),
     Scenario(
         "cassandra-one-down",
-        (Step(0, faults.down(targets.member("cassandra", 0)), 45), Step(15, probes.cassandra_logins)),
+        (Step(0, faults.down(targets.member("cassandra", 0)), 30), Step(15, probes.cassandra_logins)),
         30,
         60,
     ),
