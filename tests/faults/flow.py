@@ -87,16 +87,18 @@ def batches(first: int) -> Batches:
     return Batches(float(asked), found["journal"], found["readable"])
 
 
-def wait_until_steady(first: int, seconds: float, steady: float = 8.0) -> bool:
-    """Wait until no row was late for a while; say whether that came within this time (times PATIENCE)."""
-    deadline = time.monotonic() + seconds * PATIENCE
-    since: float | None = None
+def wait_until_steady(first: int, since: float, seconds: float) -> bool:
+    """Wait until no row is late, and one is readable that was committed well after `since`: before, nothing can be late yet.
+
+    Say whether that came within this time (times PATIENCE) and the wait that it takes at best.
+    """
+    deadline = time.monotonic() + seconds * PATIENCE + LAG
     while True:
-        late = batches(first).late()
-        since = None if late else since or time.monotonic()
-        if since is not None and time.monotonic() - since >= steady:
+        seen = batches(first)
+        newest = max((seen.committed.get(number, 0.0) for number in seen.readable), default=0.0)
+        if newest > since + LAG and not seen.late():
             return True
-        if late and time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             return False
         time.sleep(1)
 

@@ -50,7 +50,9 @@ def flowing() -> Iterator[Callable[[], Result]]:
             raise AssertionError(f"nothing was injected yet, and this is not whole: {'; '.join(missing)}")
         flow.begin()
         began, first = now(), flow.last_batch() + 1
-        assert flow.wait_until_steady(first, 120), "nothing was injected yet, and rows don't flow"
+        assert flow.wait_until_steady(first, began - flow.LAG, 120), (
+            "nothing was injected yet, and rows don't flow"
+        )
         yield lambda: rollup(began)
     finally:
         flow.end()
@@ -78,7 +80,7 @@ def run(scenario: Scenario) -> Result:
     try:
         with ExitStack() as ends:
             over = _inject(scenario, ends)
-            caught_up = flow.wait_until_steady(first, scenario.catch_up + 60)
+            caught_up = flow.wait_until_steady(first, over, scenario.catch_up + 60)
             batches = flow.batches(first)
         result.without_progress = batches.without_progress(began, batches.asked)
         result.catch_up = batches.caught_up(over)
@@ -98,7 +100,7 @@ def run(scenario: Scenario) -> Result:
         # What comes next must not suffer from it.
         injection.heal()
         whole(WHOLE)
-        flow.wait_until_steady(first, 120)
+        flow.wait_until_steady(first, now(), 120)
     return result
 
 
