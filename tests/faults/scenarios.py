@@ -31,6 +31,8 @@ class Scenario:
     steps: tuple[Step, ...]
     without_progress: float
     catch_up: float
+    # How many hosts with data it takes for rows to flow meanwhile.
+    data_hosts: int = 1
 
 
 SCENARIOS = (
@@ -78,6 +80,7 @@ SCENARIOS = (
         (Step(0, faults.down(targets.member("cassandra", 0)), 30), Step(15, probes.cassandra_logins)),
         30,
         60,
+        data_hosts=3,
     ),
     Scenario(
         "cassandra-one-then-two-down",
