@@ -84,6 +84,14 @@ test-operations: setup ## runs that are killed, settings that change, restarts, 
 	pytest -sv tests/operations
 	scripts/down
 
+.PHONY: faults
+faults: setup ## inject faults while rows flow, on hosts of its own that are kept; ONLY=name, ROUNDS=3, FRESH=1, PATIENCE=2
+	@scripts/faults
+
+.PHONY: faults-down
+faults-down: ## remove the hosts that faults were injected into, and the results
+	@MILLRACE_ENV=faults scripts/down
+
 .PHONY: test-terraform
 test-terraform: setup ## Terraform's modules, hosts of this machine, and the aws environment against a stand-in on loopback
 	uv tool run -q --with-requirements requirements/checkov.txt checkov -d terraform --framework terraform --skip-download --compact --quiet

@@ -1,0 +1,97 @@
+"""Results are kept, so that a run that was cut off goes on where it was: a scenario that has passed is not run again.
+
+They lie with the environment's state, in faults.jsonl, a line per scenario and round.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millrace import environment as environments
+from tests.faults.run import Result, flowing
+from tests.faults.scenarios import SCENARIOS
+
+ENVIRONMENT = "faults"
+# The last line of a round: every minute of it, as the rollup counts it.
+ROLLUP = "rollup"
+NAMES = [*(scenario.name for scenario in SCENARIOS), ROLLUP]
+
+
+def results_file() -> Path:
+    return environments.current().directory / "faults.jsonl"
+
+
+def results() -> list[dict[str, Any]]:
+    path = results_file()
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def record(round_: int, name: str, result: Result) -> None:
+    line = {"round": round_, "scenario": name, **asdict(result)}
+    with results_file().open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def pytest_configure() -> None:
+    name = os.environ.get("MILLRACE_ENV", environments.DEFAULT_NAME)
+    if name != ENVIRONMENT:
+        raise pytest.UsageError(
+            f"faults are injected into environment {ENVIRONMENT!r} and no other, this is {name!r}: run `make faults`"
+        )
+    if os.environ.get("FRESH"):
+        results_file().unlink(missing_ok=True)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every scenario in every round, less what has passed before, and less what ONLY does not name."""
+    only = os.environ.get("ONLY")
+    if only and only not in NAMES:
+        raise pytest.UsageError(f"ONLY={only}: there are {', '.join(NAMES)}")
+    passed = {(line["round"], line["scenario"]) for line in results() if not line["faults"]}
+    rounds = range(1, int(os.environ.get("ROUNDS", "1")) + 1)
+    wanted = [
+        (round_, name)
+        for round_ in rounds
+        for name in ([only, ROLLUP] if only else NAMES)
+        if only or name == ROLLUP or (round_, name) not in passed
+    ]
+    metafunc.parametrize(("round_", "name"), wanted, ids=[f"{name}-{round_}" for round_, name in wanted])
+
+
+@pytest.fixture(scope="session")
+def flow() -> Iterator[Callable[[], Result]]:
+    with flowing() as rollup:
+        yield rollup
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The last result of every scenario and round."""
+    latest = {(line["round"], line["scenario"]): line for line in results()}
+    if not latest:
+        return
+    terminalreporter.section("faults")
+    row = "{:<42}{:>6}  {:<7}{:>6}{:>9}{:>19}{:>10}".format
+    terminalreporter.line(
+        row("scenario", "round", "result", "lost", "doubled", "without progress", "catch up")
+    )
+    for (round_, name), line in sorted(
+        latest.items(), key=lambda item: (NAMES.index(item[0][1]), item[0][0])
+    ):
+        numbers = [line[key] for key in ("lost", "doubled")]
+        times = [line[key] for key in ("without_progress", "catch_up")]
+        terminalreporter.line(
+            row(
+                name,
+                round_,
+                "red" if line["faults"] else "green",
+                *("-" if number is None else number for number in numbers),
+                *("-" if seconds is None else f"{seconds:.0f} s" for seconds in times),
+            )
+        )

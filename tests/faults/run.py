@@ -1,0 +1,134 @@
+"""Runs a scenario: whole hosts, a steady flow, faults and their end, and then what has become of the rows."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from tests.faults import flow, injection
+from tests.faults.injection import Fault
+from tests.faults.remote import install, now, script
+from tests.faults.scenarios import Scenario
+
+log = logging.getLogger(__name__)
+
+# Seconds until every service is whole again after a scenario.
+WHOLE = 240.0
+
+
+@dataclass
+class Result:
+    """What was seen. Times in seconds; None where it was not come to."""
+
+    lost: int | None = None
+    doubled: int | None = None
+    without_progress: float | None = None
+    catch_up: float | None = None
+    faults: list[str] = field(default_factory=list)
+    seen: dict[str, Any] = field(default_factory=dict)
+
+
+def whole(seconds: float) -> list[str]:
+    """Wait until every service is whole; return what is not after this time (times PATIENCE)."""
+    missing: list[str] = script("health", str(seconds * flow.PATIENCE))
+    return missing
+
+
+@contextmanager
+def flowing() -> Iterator[Callable[[], Result]]:
+    """Rows flow for as long as this lasts, on hosts that are healed before and after; gives the rollup's check of them."""
+    install()
+    injection.heal()
+    try:
+        if missing := whole(WHOLE):
+            raise AssertionError(f"nothing was injected yet, and this is not whole: {'; '.join(missing)}")
+        flow.begin()
+        began, first = now(), flow.last_batch() + 1
+        assert flow.wait_until_steady(first, began - flow.LAG, 120), (
+            "nothing was injected yet, and rows don't flow"
+        )
+        yield lambda: rollup(began)
+    finally:
+        flow.end()
+        injection.heal()
+
+
+def rollup(began: float) -> Result:
+    """Count the users of every minute since `began` by country and gender, as the rollup does, and compare."""
+    result = Result()
+    try:
+        result.seen = flow.counted(began)
+    except (AssertionError, RuntimeError) as error:
+        result.faults.append(str(error))
+        return result
+    result.lost, result.doubled = result.seen["lost"], result.seen["doubled"]
+    result.faults += [f"{name}: {result.seen[name]}" for name in ("lost", "doubled") if result.seen[name]]
+    return result
+
+
+def run(scenario: Scenario) -> Result:
+    """Run a scenario while rows flow; every fault has ended when this returns, whatever happens."""
+    result = Result()
+    first, began = flow.last_batch() + 1, now()
+    flow.wait_for(lambda: flow.last_batch() >= first, 60, "nothing was injected yet, and no row is stored")
+    try:
+        with ExitStack() as ends:
+            over = _inject(scenario, ends)
+            caught_up = flow.wait_until_steady(first, over, scenario.catch_up + 60)
+            batches = flow.batches(first)
+        result.without_progress = batches.without_progress(began, batches.asked)
+        result.catch_up = batches.caught_up(over)
+        _hold("without progress", result.without_progress, scenario.without_progress, result)
+        _hold("catching up", result.catch_up, scenario.catch_up, result)
+        if not caught_up:
+            result.faults.append("rows are late, and a minute beyond the bound they still were")
+        result.faults += whole(WHOLE)
+        result.seen = flow.checked(first)
+        result.lost, result.doubled = result.seen["lost"], result.seen["doubled"]
+        for name in ("lost", "doubled", "different", "quarantined", "dead_letters"):
+            if result.seen[name]:
+                result.faults.append(f"{name}: {result.seen[name]}")
+    except (AssertionError, RuntimeError, subprocess.SubprocessError) as error:
+        result.faults.append(str(error))
+    if result.faults:
+        # What comes next must not suffer from it.
+        injection.heal()
+        whole(WHOLE)
+        flow.wait_until_steady(first, now(), 120)
+    return result
+
+
+def _inject(scenario: Scenario, ends: ExitStack) -> float:
+    """Do the steps at their times, and end those that have a time; return when the last one was over.
+
+    `ends` takes what ends each fault, in case that something goes wrong before.
+    """
+    log.info("%s", scenario.name)
+    began = time.monotonic()
+    # What comes next is first: faults, and what ends them.
+    plan: list[tuple[float, Fault, float | None]] = [
+        (step.at, step.fault, step.seconds) for step in scenario.steps
+    ]
+    over = now()
+    while plan:
+        plan.sort(key=lambda entry: entry[0])
+        at, act, seconds = plan.pop(0)
+        time.sleep(max(0.0, began + at - time.monotonic()))
+        undo = act()
+        over = now()
+        if undo is not None:
+            end = ends.callback(cache(undo))
+            if seconds is not None:
+                plan.append((at + seconds, end, None))
+    return over
+
+
+def _hold(name: str, seen: float, bound: float, result: Result) -> None:
+    if seen > bound * flow.PATIENCE:
+        result.faults.append(f"{seen:.0f} s {name}: it must be at most {bound * flow.PATIENCE:.0f} s")
