@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -146,7 +146,8 @@ class Batches:
             name: self._pool.submit(inheritable_thread_target(lambda write=write, rows=rows: write(rows)))
             for name, (write, rows) in writes.items()
         }
-        wait(futures.values(), timeout=self.write_deadline)
+        # Not for the others: where one fails for want of the driver's control connection, another may hang for it.
+        wait(futures.values(), timeout=self.write_deadline, return_when=FIRST_EXCEPTION)
         for future in futures.values():
             if future.done():
                 future.result()

@@ -160,7 +160,6 @@ QUICK = (
     "leading-broker-killed",
     "relay-killed-between-ack-and-delete",
     "driver-killed-between-write-and-commit",
-    "cassandra-one-down",
 )
 
 

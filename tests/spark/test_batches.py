@@ -241,6 +241,15 @@ def test_a_write_that_hangs_fails_the_batch(spark, batches: Batches, written: Wr
     written.released.set()
 
 
+def test_a_write_that_fails_does_not_wait_for_one_that_hangs(
+    spark, batches: Batches, written: Written
+) -> None:
+    written.hangs, written.broken = "users_by_country", "users_by_id"
+    with pytest.raises(OSError, match="users_by_id is down"):
+        batches(records(spark, message(user(1))), 0)
+    written.released.set()
+
+
 def test_nothing_stays_in_memory(spark: SparkSession, batches: Batches, written: Written) -> None:
     batches(records(spark, message(user(1)), b"x"), 0)
     assert spark.sparkContext._jsc.getPersistentRDDs().isEmpty()
