@@ -65,7 +65,7 @@ def send(host: Host, text: str) -> None:
 def records(host: Host) -> list[str]:
     """All records of that topic; health checks write bytes that are no text."""
     consumed = host.run(
-        "timeout 120 kafka-console-consumer --topic millrace.probe --from-beginning --timeout-ms 30000"
+        "timeout 300 kafka-console-consumer --topic millrace.probe --from-beginning --timeout-ms 120000"
     )
     return [line.decode(errors="replace") for line in consumed.stdout_bytes.splitlines()]
 
