@@ -122,17 +122,18 @@ def load(
             time.sleep(STEP)
             look(seen)
             seen.began = seen.began or seen.commits[0][0]
+            # In this order: it may end between the two.
+            running = control().run(f"systemctl is-active -q {LOAD}").rc == 0
             loaded = control().file(f"{SCRIPTS.there}/loaded").exists
             behind = seen.behind
             progress(title, seen, behind)
-            if kept_up and behind > patience:
-                kept_up = False
-                SCRIPTS.stop(LOAD)
+            kept_up = kept_up and behind <= patience
             ended = loaded or not kept_up
             if ended and not seen.cpu:
                 seen.cpu, seen.cpu_rows = dict(cpu() - before), seen.readable_rows
+                SCRIPTS.stop(LOAD)
                 when_loaded()
-            if not loaded and kept_up and control().run(f"systemctl is-active -q {LOAD}").rc:
+            if not loaded and kept_up and not running:
                 raise AssertionError(
                     f"the load ended early: {control().check_output(f'journalctl -u {LOAD} -n 5 -o cat')}"
                 )

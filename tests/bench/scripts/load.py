@@ -5,6 +5,7 @@ What is late stays owed, so a slow platform isn't asked for less. journal holds 
 """
 
 import json
+import signal
 import sys
 import time
 import uuid
@@ -68,3 +69,5 @@ with (
         if rate:
             time.sleep(max(0.0, began + number * INTERVAL - time.monotonic()))
 (folder / "loaded").write_text(f"{stored}\n")
+# A process that is gone has used no CPU time that anybody could read: it stays until it is stopped.
+signal.pause()
