@@ -42,11 +42,10 @@ class Seen:
         """How many were readable, up to the last commit that was seen to be."""
         return sum(self.commits[number][1] for number in self.readable)
 
-    @property
-    def behind(self) -> float:
-        """Seconds since the oldest commit that can't be read yet."""
+    def behind(self, moment: float) -> float:
+        """Seconds from the oldest commit that can't be read yet to this moment."""
         waiting = next((number for number in range(len(self.commits)) if number not in self.readable), None)
-        return 0.0 if waiting is None else now() - self.commits[waiting][0]
+        return 0.0 if waiting is None else moment - self.commits[waiting][0]
 
     @property
     def seconds(self) -> float:
@@ -125,8 +124,9 @@ def load(
             # In this order: it may end between the two.
             running = control().run(f"systemctl is-active -q {LOAD}").rc == 0
             loaded = control().file(f"{SCRIPTS.there}/loaded").exists
-            behind = seen.behind
-            progress(title, seen, behind)
+            moment = now()
+            behind = seen.behind(moment)
+            progress(title, seen, moment - seen.began, behind)
             kept_up = kept_up and behind <= patience
             ended = loaded or not kept_up
             if ended and not seen.cpu:
@@ -147,9 +147,8 @@ def load(
     return seen, kept_up
 
 
-def progress(title: str, seen: Seen, behind: float) -> None:
+def progress(title: str, seen: Seen, elapsed: float, behind: float) -> None:
     """Write over the line of the last look."""
-    elapsed = now() - seen.began
     print(
         f"\r{title}: {elapsed:4.0f} s, committed {seen.rows:,}, readable {seen.readable_rows:,}"
         f" ({seen.readable_rows / elapsed:,.0f}/s), {behind:4.1f} s behind   ",
