@@ -99,9 +99,9 @@ def rollup(spark: SparkSession, keyspace: str, start: datetime, end: datetime) -
     )
     vanished = transforms.vanished_cells(existing, cells).persist()
     counts = cells.count(), vanished.count()
-    tables.write_users_per_minute(cells, keyspace)
+    tables.users_per_minute(spark, keyspace)(cells)
     if counts[1]:
-        tables.expire_users_per_minute(vanished, keyspace)
+        tables.expired_users_per_minute(spark, keyspace)(vanished)
     return counts
 
 

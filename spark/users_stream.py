@@ -65,9 +65,9 @@ def _run(checkpoint: Path, clients: connections.Connections, stop: threading.Eve
         event=Event(schemas.users_created()),
         writers=registry.WriterSchemas(registry.fetcher(clients.registry), stop),
         sinks=batches.Sinks(
-            users_by_id=partial(tables.write_users_by_id, keyspace=keyspace),
-            users_by_country=partial(tables.write_users_by_country, keyspace=keyspace),
-            countries=partial(tables.write_countries, keyspace=keyspace),
+            users_by_id=tables.users_by_id(spark, keyspace),
+            users_by_country=tables.users_by_country(spark, keyspace),
+            countries=tables.countries(spark, keyspace),
             dead_letters=partial(topics.write_dead_letters, kafka=kafka, topic=schemas.DEAD_LETTER_TOPIC),
         ),
     )

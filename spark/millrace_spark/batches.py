@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,11 +14,10 @@ from pyspark.sql import DataFrame, Row
 from millrace.errors import MillraceError
 from millrace_spark import transforms
 from millrace_spark.registry import WriterSchemas
+from millrace_spark.tables import Write
 from millrace_spark.transforms import Event
 
 log = logging.getLogger(__name__)
-
-Write = Callable[[DataFrame], None]
 
 WRITE_DEADLINE_SECONDS: Final = 300.0
 
@@ -138,8 +136,8 @@ class Batches:
     def _write(self, writes: dict[str, tuple[Write, DataFrame]]) -> None:
         """Write to these sinks at the same time; raise the first's error, or StalledError after the deadline.
 
-        The deadline is for the connector: when the whole ring goes away it may wait for the tables' metadata for
-        ever, even when the ring is back.
+        The deadline is for the connector: it reads the schema before the first write to a table, and where the ring goes
+        away just then it may wait for ever, even when the ring is back.
         """
         futures = {
             # In the job group of the query, so that stopping it cancels them.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Callable
 from typing import Final
 
 from pyspark.sql import DataFrame, SparkSession
 
 from millrace_spark.transforms import WRITE_TIME
+
+Write = Callable[[DataFrame], None]
 
 _FORMAT: Final = "org.apache.spark.sql.cassandra"
 
@@ -25,29 +29,29 @@ _BY_PARTITION: Final = {
 _EXPIRE_SECONDS: Final = 1
 
 
-def write_users_by_id(rows: DataFrame, keyspace: str) -> None:
-    """Write rows of users_by_id (with write_time in microseconds)."""
-    _write(rows, keyspace, "users_by_id", {**_BY_ID, "writetime": WRITE_TIME})
+def users_by_id(spark: SparkSession, keyspace: str) -> Write:
+    """Return what writes rows of users_by_id (with write_time in microseconds)."""
+    return _sink(spark, keyspace, "users_by_id", {**_BY_ID, "writetime": WRITE_TIME})
 
 
-def write_users_by_country(rows: DataFrame, keyspace: str) -> None:
-    """Write rows of users_by_country (with write_time in microseconds)."""
-    _write(rows, keyspace, "users_by_country", {**_BY_PARTITION, "writetime": WRITE_TIME})
+def users_by_country(spark: SparkSession, keyspace: str) -> Write:
+    """Return what writes rows of users_by_country (with write_time in microseconds)."""
+    return _sink(spark, keyspace, "users_by_country", {**_BY_PARTITION, "writetime": WRITE_TIME})
 
 
-def write_countries(rows: DataFrame, keyspace: str) -> None:
-    """Write rows of countries: country."""
-    _write(rows, keyspace, "countries", {})
+def countries(spark: SparkSession, keyspace: str) -> Write:
+    """Return what writes rows of countries: country."""
+    return _sink(spark, keyspace, "countries", {})
 
 
-def write_users_per_minute(cells: DataFrame, keyspace: str) -> None:
-    """Write cells of users_per_minute."""
-    _write(cells, keyspace, "users_per_minute", _BY_PARTITION)
+def users_per_minute(spark: SparkSession, keyspace: str) -> Write:
+    """Return what writes cells of users_per_minute."""
+    return _sink(spark, keyspace, "users_per_minute", _BY_PARTITION)
 
 
-def expire_users_per_minute(cells: DataFrame, keyspace: str) -> None:
-    """Let these cells vanish within a second."""
-    _write(cells, keyspace, "users_per_minute", {**_BY_PARTITION, "ttl": str(_EXPIRE_SECONDS)})
+def expired_users_per_minute(spark: SparkSession, keyspace: str) -> Write:
+    """Return what writes cells of users_per_minute that are to vanish within a second."""
+    return _sink(spark, keyspace, "users_per_minute", {**_BY_PARTITION, "ttl": str(_EXPIRE_SECONDS)})
 
 
 def read(spark: SparkSession, keyspace: str, table: str) -> DataFrame:
@@ -55,5 +59,14 @@ def read(spark: SparkSession, keyspace: str, table: str) -> DataFrame:
     return spark.read.format(_FORMAT).options(keyspace=keyspace, table=table, directJoinSetting="on").load()
 
 
-def _write(rows: DataFrame, keyspace: str, table: str, options: dict[str, str]) -> None:
-    rows.write.format(_FORMAT).options(keyspace=keyspace, table=table, **options).mode("append").save()
+def _sink(spark: SparkSession, keyspace: str, table: str, options: dict[str, str]) -> Write:
+    """Look the table up, and return what appends rows to it, columns by name.
+
+    DataFrameWriter.save looks it up each time: it reads the schema of every keyspace, which takes half of a small batch's
+    time, and for the second in which the driver's control connection has lost its node and seeks another, it fails, or
+    hangs for good. An insert takes the table from a view that was looked up once.
+    """
+    view = f"sink_{uuid.uuid4().hex}"
+    found = spark.read.format(_FORMAT).options(keyspace=keyspace, table=table, **options)
+    found.load().createOrReplaceTempView(view)
+    return lambda rows: rows.write.insertInto(view)
