@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import ssl
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_VARIABLE: Final = "MILLRACE_CONNECTIONS"
 RENDER_HINT: Final = "`ansible-playbook site.yml --tags connections` renders it"
+
+# kafka-python gives a broker that does not answer at all the time of every other one. The kernel tells it: no answer to
+# a first packet and its repetition is a failure after 3 s, and data that nobody acknowledges after 6 s.
+_SOCKET_OPTIONS: Final = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 6_000),
+]
 
 
 class ConnectionsError(MillraceError):
@@ -237,6 +247,7 @@ def kafka_config(kafka: Kafka) -> dict[str, Any]:
     config: dict[str, Any] = {
         "bootstrap_servers": list(kafka.bootstrap_servers),
         "security_protocol": kafka.security_protocol,
+        "socket_options": _SOCKET_OPTIONS,
     }
     if kafka.sasl_mechanism is not None:
         config |= {
