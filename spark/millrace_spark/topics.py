@@ -45,7 +45,7 @@ def client_options(kafka: Kafka) -> dict[str, str]:
         "kafka.bootstrap.servers": ",".join(kafka.bootstrap_servers),
         "kafka.security.protocol": kafka.security_protocol,
         # A broker that can't be reached holds a batch up for so long.
-        "kafka.request.timeout.ms": "10000",
+        "kafka.request.timeout.ms": "5000",
         "kafka.socket.connection.setup.timeout.ms": "3000",
     }
     if kafka.sasl_mechanism is not None:

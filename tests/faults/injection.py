@@ -126,7 +126,11 @@ def reboot(*services: str) -> Fault:
 
 
 def partition(target: Target, *, into: bool = True, out: bool = True) -> Fault:
-    """Cut a broker off from all other hosts, brokers, ZooKeeper and clients alike: what comes in, what goes out, or both."""
+    """Cut a broker off from all other hosts and from every ZooKeeper: what comes in, what goes out, or both.
+
+    Also from the ZooKeeper of its own host, which a broken network would cut off with it: as long as that keeps its session
+    alive, a broker leads however few can reach it.
+    """
 
     def inject() -> Undo:
         [unit] = target()
@@ -137,12 +141,19 @@ def partition(target: Target, *, into: bool = True, out: bool = True) -> Fault:
         rules = []
         if into:
             rules += [
-                f"add rule inet {TABLE} input ip saddr {{ {peers} }} tcp {ports} drop"
+                f"add rule inet {TABLE} input {packets} drop"
                 # To it, and back to it from whom it asked.
-                for ports in (f"dport {{ {broker}, {client} }}", f"sport {{ {broker}, {zookeeper} }}")
+                for packets in (
+                    f"ip saddr {{ {peers} }} tcp dport {{ {broker}, {client} }}",
+                    f"ip saddr {{ {peers} }} tcp sport {broker}",
+                    f"tcp sport {zookeeper}",
+                )
             ]
         if out:
-            rules.append(f"add rule inet {TABLE} output meta skuid {unit.name} ip daddr {{ {peers} }} drop")
+            rules += [
+                f"add rule inet {TABLE} output meta skuid {unit.name} {packets} drop"
+                for packets in (f"ip daddr {{ {peers} }}", f"tcp dport {zookeeper}")
+            ]
         return _filter([unit.host_name], lambda _: rules)
 
     return inject
