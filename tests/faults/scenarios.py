@@ -160,6 +160,7 @@ QUICK = (
     "leading-broker-killed",
     "relay-killed-between-ack-and-delete",
     "driver-killed-between-write-and-commit",
+    "cassandra-one-down",
 )
 
 
