@@ -58,3 +58,11 @@ class Scripts:
 def now() -> float:
     """The time there, in seconds since the epoch."""
     return float(control().check_output("date +%s.%N"))
+
+
+def boot(name: str) -> str:
+    """What tells a host's boots apart, also a container's: when its first process started. Empty while it can't be asked."""
+    try:
+        return host_named(name).run("cut -d' ' -f22 /proc/1/stat").stdout.strip()
+    except RuntimeError:
+        return ""

@@ -19,6 +19,7 @@ from tests.faults.flow import begin, wait_for
 from tests.faults.remote import control, script
 from tests.faults.targets import EXECUTOR, Target, Unit, addresses, postgresql
 from tests.platform.conftest import host_named, hosts, members
+from tests.remote import boot
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def reboot(*services: str) -> Fault:
 
     def inject() -> None:
         names = [members(service)[0] for service in services] or list(hosts())
-        booted = {name: _boot_id(host_named(name)) for name in names}
+        booted = {name: boot(name) for name in names}
         for name in names:
             # The connection ends with the host.
             host_named(name).run(
@@ -116,7 +117,7 @@ def reboot(*services: str) -> Fault:
             )
         for name in names:
             wait_for(
-                lambda name=name: _boot_id(host_named(name)) not in ("", booted[name]),
+                lambda name=name: boot(name) not in ("", booted[name]),
                 120,
                 f"{name} is not back",
             )
@@ -312,14 +313,6 @@ def _no_small_disk(host: Host, name: str) -> None:
             f"umount {DISKS}/{name} && systemctl start {name}"
         )
     host.check_output(f"rmdir {DISKS}/{name}")
-
-
-def _boot_id(host: Host) -> str:
-    """What tells a host's boots apart, also a container's: when its first process started. Empty while it is not there."""
-    try:
-        return host.run("cut -d' ' -f22 /proc/1/stat").stdout.strip()
-    except RuntimeError:
-        return ""
 
 
 def _at_once(act: Callable[[Unit], object] | Callable[[str], object], items: list) -> None:  # type: ignore[type-arg]
