@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 # Rows that another relay gave back, or whose wake-up was lost, are found this often.
 IDLE_POLL: Final = 5.0
 FIRST_BACKOFF: Final = 0.5
-LONGEST_BACKOFF: Final = 30.0
+LONGEST_BACKOFF: Final = 10.0
 REPORT_INTERVAL: Final = 10.0
 
 # No transaction lives longer than 30 s: at most 5 s to have the topic's partitions (before it begins), 15 s until a
