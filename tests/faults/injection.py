@@ -23,8 +23,9 @@ from tests.remote import boot
 
 log = logging.getLogger(__name__)
 
-Undo = Callable[[], None]
-Fault = Callable[[], Undo | None]
+Undo = Callable[[], object]
+# What it returns that is no function is nothing to undo.
+Fault = Callable[[], object]
 
 TABLE = "millrace_faults"
 # Where a small disk is made, and by its name the folder that it stands in for.
@@ -187,7 +188,7 @@ def slow_link(target: Target, rate: str) -> Fault:
             host_named(name).check_output(
                 f"tc qdisc replace dev {DEVICE} root tbf rate {rate} burst 32kbit latency 400ms"
             )
-        return lambda: [_no_slow_link(host_named(name)) for name in names] and None
+        return lambda: [_no_slow_link(host_named(name)) for name in names]
 
     return inject
 
@@ -220,7 +221,7 @@ def full_disk(target: Target) -> Fault:
         unit.host.run(f"dd if=/dev/zero of={ballast} bs=64k status=none")
         free = unit.host.check_output(f"df --output=avail {DISKS}/{unit.name} | tail -1")
         assert int(free) == 0, f"{free} KiB are free"
-        return lambda: unit.host.check_output(f"rm -f {ballast}") and None
+        return lambda: unit.host.check_output(f"rm -f {ballast}")
 
     return inject
 
@@ -256,7 +257,7 @@ def second_relay() -> Undo:
         "systemd-run -q --collect --unit=faults-relay -p User=relay -p Restart=on-failure "
         "-E MILLRACE_CONNECTIONS=/etc/millrace/connections/relay.json /opt/millrace/current/bin/millrace relay"
     )
-    return lambda: control().run("systemctl stop faults-relay") and None
+    return lambda: control().run("systemctl stop faults-relay")
 
 
 def heal() -> None:
@@ -288,7 +289,7 @@ def _filter(names: list[str], rules: Callable[[str], list[str]]) -> Undo:
             *rules(name),
         ]
         host_named(name).check_output("printf %s %s | nft -f -", "%s\n", "\n".join(lines))
-    return lambda: [host_named(name).run(f"nft delete table inet {TABLE}") for name in names] and None
+    return lambda: [host_named(name).run(f"nft delete table inet {TABLE}") for name in names]
 
 
 def _require(host_name: str, program: str, package: str) -> None:

@@ -122,7 +122,7 @@ def _inject(scenario: Scenario, ends: ExitStack) -> float:
         time.sleep(max(0.0, began + at - time.monotonic()))
         undo = act()
         over = now()
-        if undo is not None:
+        if callable(undo):
             end = ends.callback(cache(undo))
             if seconds is not None:
                 plan.append((at + seconds, end, None))
