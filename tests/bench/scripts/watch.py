@@ -1,7 +1,7 @@
 """Sees when the journal's probes can be read in both tables, until stopped: watch.py FOLDER.
 
 readable holds a line per commit: number, time (seconds since the epoch), of a resolution of 20 ms. It asks for the oldest
-probes only: what is behind them waits for them.
+probes only: what is behind them waits for them, and the cluster that is measured has little to answer.
 """
 
 import sys
@@ -37,7 +37,7 @@ def found(statement: PreparedStatement, arguments: list[tuple[object, ...]]) -> 
 
 
 waiting: deque[tuple[str, uuid.UUID, str, datetime, datetime]] = deque()
-cut = ""
+cut, width = "", 1
 (folder / "journal").touch()
 with (
     (folder / "journal").open(encoding="ascii") as journal,
@@ -50,7 +50,7 @@ with (
             moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(created_at))
             minute = moment.replace(second=0, microsecond=0)
             waiting.append((number, uuid.UUID(user_id), country, minute, moment))
-        oldest = [waiting.popleft() for _ in range(min(OLDEST, len(waiting)))]
+        oldest = [waiting.popleft() for _ in range(min(width, len(waiting)))]
         here = found(by_id, [(probe[1],) for probe in oldest])
         asked = [probe for probe, there in zip(oldest, here, strict=True) if there]
         there = found(
@@ -61,6 +61,7 @@ with (
         readable.writelines(f"{number}\t{now:.3f}\n" for number in sorted(done, key=int))
         readable.flush()
         waiting.extendleft(reversed([probe for probe in oldest if probe[0] not in done]))
-        # A long queue is gone through without a pause.
+        # A long queue is gone through without a pause; while nothing comes, looking must cost little.
+        width = OLDEST if len(done) == len(oldest) else 1
         if len(done) < OLDEST:
             time.sleep(PAUSE)
