@@ -62,8 +62,8 @@ def read(spark: SparkSession, keyspace: str, table: str) -> DataFrame:
 def _sink(spark: SparkSession, keyspace: str, table: str, options: dict[str, str]) -> Write:
     """Look the table up, and return what appends rows to it, columns by name.
 
-    DataFrameWriter.save looks it up each time: it reads the schema of every keyspace, which takes half of a small batch's
-    time, and for the second in which the driver's control connection has lost its node and seeks another, it fails, or
+    DataFrameWriter.save looks it up each time: it reads the schema of every keyspace, nearly half the time of a small
+    write, and for the second in which the driver's control connection has lost its node and seeks another, it fails, or
     hangs for good. An insert takes the table from a view that was looked up once.
     """
     view = f"sink_{uuid.uuid4().hex}"

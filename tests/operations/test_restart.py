@@ -50,6 +50,7 @@ def test_an_unknown_service_is_refused_with_the_list() -> None:
 
 def test_hosts_reboot_one_by_one() -> None:
     before = {name: boot(name) for name in hosts()}
+    assert "" not in before.values()
     with users_flowing():
         completed(play("ansible/reboot.yml"))
     assert all(boot(name) not in ("", before[name]) for name in before)
