@@ -68,9 +68,11 @@ test-code: setup ## the package and the DAGs, with a real PostgreSQL, on this ma
 	pytest -q tests/unit
 	scripts/test-dags -q
 
+PLATFORM_FAILED := .pytest_cache/d/failed/platform
 .PHONY: test-platform
 test-platform: setup ## the platform on hosts of its own: fresh, a second time, and checked (molecule test)
-	molecule test --destroy always
+	@rm -f $(PLATFORM_FAILED)
+	molecule test --destroy always || { cat $(PLATFORM_FAILED) 2>/dev/null; false; }
 
 .PHONY: test-spark
 test-spark: setup ## the Spark job on a local session, with the release that the platform's depot built

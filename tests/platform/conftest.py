@@ -63,6 +63,18 @@ def description(host: Host) -> dict[str, Any]:
     return next(entry for name, entry in hosts().items() if host_named(name) is host)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Keep what failed for the last words of `make test-platform`: Molecule removes the hosts after this, at length."""
+    failed = [
+        f"{report.nodeid}: {getattr(getattr(report.longrepr, 'reprcrash', None), 'message', report.longreprtext)}"
+        for outcome in ("failed", "error")
+        for report in terminalreporter.getreports(outcome)
+    ]
+    cache = terminalreporter.config.cache
+    assert cache is not None
+    (cache.mkdir("failed") / "platform").write_text("".join(f"{line}\n\n" for line in failed))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test of `host` runs on every host."""
     if "host" in metafunc.fixturenames:
