@@ -68,7 +68,7 @@ test-code: setup ## the package and the DAGs, with a real PostgreSQL, on this ma
 	pytest -q tests/unit
 	scripts/test-dags -q
 
-PLATFORM_FAILED := .pytest_cache/d/failed/platform
+PLATFORM_FAILED := .pytest_cache/failed
 .PHONY: test-platform
 test-platform: setup ## the platform on hosts of its own: fresh, a second time, and checked (molecule test)
 	@rm -f $(PLATFORM_FAILED)

@@ -70,9 +70,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for outcome in ("failed", "error")
         for report in terminalreporter.getreports(outcome)
     ]
-    cache = terminalreporter.config.cache
-    assert cache is not None
-    (cache.mkdir("failed") / "platform").write_text("".join(f"{line}\n\n" for line in failed))
+    # Molecule runs pytest without its cache.
+    cache = terminalreporter.config.rootpath / ".pytest_cache"
+    cache.mkdir(exist_ok=True)
+    (cache / "failed").write_text("".join(f"{line}\n\n" for line in failed))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
