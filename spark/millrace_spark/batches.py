@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Final
 
-from pyspark import StorageLevel, inheritable_thread_target
+from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame, Row
 
 from millrace.errors import MillraceError
@@ -20,6 +20,8 @@ from millrace_spark.transforms import Event
 log = logging.getLogger(__name__)
 
 WRITE_DEADLINE_SECONDS: Final = 300.0
+# Up to so many rows one task is sooner done than a task for each of the topic's partitions.
+SMALL_BATCH: Final = 1000
 
 
 class StalledError(MillraceError):
@@ -48,6 +50,8 @@ class Batches:
     sinks: Sinks
     write_deadline: float = WRITE_DEADLINE_SECONDS
     failure: BaseException | None = None
+    # As small as the last one was: what a batch holds is known when it has been read.
+    _small: bool = False
     _countries: set[str] = field(default_factory=set)
     _made_for: dict[int, str | None] | None = None
     _made: transforms.Decoder | None = None
@@ -63,10 +67,11 @@ class Batches:
 
     def _process(self, records: DataFrame, batch_id: int) -> None:
         started = time.monotonic()
-        decoded, counts = self._decode(records)
+        decoded, counts = self._decode(records.coalesce(1) if self._small else records)
         try:
             rows = sum(row.records for row in counts if row.reason is None)
             dead = {row.reason: row.records for row in counts if row.reason is not None}
+            self._small = rows <= SMALL_BATCH
             if rows:
                 self._write_countries(decoded, counts)
                 self._write_tables(decoded)
@@ -95,7 +100,7 @@ class Batches:
         denied: set[int] = set()
         while True:
             decoded = self._decoder()(records)
-            decoded.persist(StorageLevel.MEMORY_AND_DISK)
+            decoded.cache()
             try:
                 counts = transforms.tally(decoded).collect()
                 unknown = {schema_id for row in counts for schema_id in row.schema_ids} - denied
