@@ -10,6 +10,8 @@ import requests
 from millrace.topology import Catalogue
 from tests.platform.conftest import hosts, members, secrets
 
+HOUR = 3600.0
+
 
 class Airflow:
     """A session with the API. States are Airflow's: success, failed, ..."""
@@ -40,6 +42,17 @@ class Airflow:
                 return state
             assert time.monotonic() < deadline, f"{run_id} is still {state}"
             time.sleep(1)
+
+    def between_ticks(self, seconds: float) -> None:
+        """Wait, if need be, until no DAG's hourly run comes within this time, and none is under way."""
+        left = HOUR - time.time() % HOUR
+        if left < seconds:
+            # Its runs are there when it has looked at the clock again.
+            time.sleep(left + 30)
+        deadline = time.monotonic() + 600
+        while going := self._ask("GET", "/api/v2/dags/~/dagRuns?state=queued&state=running")["total_entries"]:
+            assert time.monotonic() < deadline, f"{going} runs are still queued or running"
+            time.sleep(2)
 
     def states(self, dag: str, run_id: str) -> dict[str, str]:
         """The state of each task of a run."""
