@@ -26,7 +26,7 @@ _SOURCE_OPTIONS: Final = {
     "includeHeaders": "true",
     # Behind each fetch Spark asks for the offsets, over a connection on which the consumer has by then sent its next fetch.
     # The broker answers in order: without a row to give it would keep both waiting for half a second, for each partition.
-    "kafka.fetch.max.wait.ms": "10",
+    "kafka.fetch.max.wait.ms": "1",
     # A first record after a quiet time is taken at once. In a steady flow a batch waits for some company,
     # because small batches cost half as much again per row; and it is never so large that a failed one
     # costs more than seconds.
