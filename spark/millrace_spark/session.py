@@ -86,9 +86,9 @@ def start(name: str, defaults: Mapping[str, str], secret: Mapping[str, str]) -> 
         conf.set(key, value)
     context = SparkContext(conf=conf, gateway=gateway)
     # Each time that a class is named py4j asks the JVM for it, which looks through all of its jars, once for each package
-    # that Spark imports; each column and each expression names one of these. A quarter of the driver's time was this.
-    for described in ("functions", "PythonUtils"):
-        setattr(gateway.jvm, described, getattr(gateway.jvm, described))
+    # that Spark imports; each column and each expression names one of these. It was a tenth of the driver's work.
+    for class_name in ("functions", "PythonUtils"):
+        setattr(gateway.jvm, class_name, getattr(gateway.jvm, class_name))
     context.setLogLevel("WARN")  # for a JVM that spark-submit started, with log settings of its own
     return SparkSession(context)
 
