@@ -8,11 +8,27 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from millrace.connections import Registry
 from millrace.errors import MillraceError
 
 TIMEOUTS: Final = (5.0, 15.0)  # seconds to connect, and between two bytes of the answer
+# Each connection that the registry has with a database which was restarted fails one request, and is replaced. All requests
+# here may come twice. What is more than that is for the caller, who is told.
+RETRIES: Final = Retry(
+    connect=0,
+    read=False,
+    redirect=0,
+    other=0,
+    status=3,
+    status_forcelist=(500,),
+    allowed_methods=None,
+    backoff_factor=0.1,
+    raise_on_status=False,
+    respect_retry_after_header=False,
+)
 MEDIA_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 
 
@@ -38,6 +54,8 @@ class RegistryClient:
     def __init__(self, registry: Registry) -> None:
         self._url = registry.url.rstrip("/")
         self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=RETRIES))
         self._session.headers["Accept"] = MEDIA_TYPE
         if registry.username is not None:
             self._session.auth = (registry.username, registry.password or "")

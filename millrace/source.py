@@ -158,10 +158,12 @@ def _fetch_page(
         try:
             return _ask(session, url, seed, page, wanted, patience, give_up)
         except _Rejected as error:
-            reason = str(error)
+            left = give_up - time.monotonic()
+            # An answer that the deadline cut short says less than the one before it.
+            if attempt == 1 or left > 0:
+                reason = str(error)
         # Spread, so that clients that failed together don't come back together.
         pause = wait * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
-        left = give_up - time.monotonic()
         if pause >= left:
             raise SourceError(
                 f"{url}: {reason} (seed {seed}, page {page}, {wanted} users; attempt {attempt}, given up after "
@@ -193,7 +195,7 @@ def _ask(
             allow_redirects=False,
             stream=True,
         ) as response:
-            body = _read(response, until, patience)
+            body = _read(response, until, timeout)
     except (requests.Timeout, urllib3.exceptions.TimeoutError):
         raise _Rejected(f"no answer within {timeout:.1f} s") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -201,14 +203,14 @@ def _ask(
     return _documents(response, body, seed, page, wanted)
 
 
-def _read(response: requests.Response, until: float, patience: Patience) -> bytes:
+def _read(response: requests.Response, until: float, timeout: float) -> bytes:
     """Read the body within the deadline and the size limit, whatever pace the server keeps."""
     body = bytearray()
     # read1 gives what has arrived; a plain read waits for a whole chunk, and a server that trickles never fills one.
     while chunk := response.raw.read1(65_536, decode_content=True):
         body += chunk
         if time.monotonic() > until:
-            raise _Rejected(f"the answer was not complete within {patience.answer_timeout:g} s")
+            raise _Rejected(f"the answer was not complete within {timeout:.1f} s")
         if len(body) > BODY_LIMIT:
             raise _Rejected(f"the answer is longer than {BODY_LIMIT // 2**20} MiB")
     return bytes(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -20,8 +21,8 @@ from millrace_spark.transforms import Event
 log = logging.getLogger(__name__)
 
 WRITE_DEADLINE_SECONDS: Final = 300.0
-# Up to so many rows one task is sooner done than a task for each of the topic's partitions.
-SMALL_BATCH: Final = 1000
+# A task costs as much as some hundred rows: so many rows are worth one.
+ROWS_PER_TASK: Final = 1000
 
 
 class StalledError(MillraceError):
@@ -50,8 +51,8 @@ class Batches:
     sinks: Sinks
     write_deadline: float = WRITE_DEADLINE_SECONDS
     failure: BaseException | None = None
-    # As small as the last one was: what a batch holds is known when it has been read.
-    _small: bool = False
+    # As many as the last batch had: what a batch holds is known when it has been read.
+    _records: int = sys.maxsize
     _countries: set[str] = field(default_factory=set)
     _made_for: dict[int, str | None] | None = None
     _made: transforms.Decoder | None = None
@@ -67,11 +68,11 @@ class Batches:
 
     def _process(self, records: DataFrame, batch_id: int) -> None:
         started = time.monotonic()
-        decoded, counts = self._decode(records.coalesce(1) if self._small else records)
+        decoded, counts = self._decode(records.coalesce(self._tasks(records)))
         try:
             rows = sum(row.records for row in counts if row.reason is None)
             dead = {row.reason: row.records for row in counts if row.reason is not None}
-            self._small = rows <= SMALL_BATCH
+            self._records = rows + sum(dead.values())
             if rows:
                 self._write_countries(decoded, counts)
                 self._write_tables(decoded)
@@ -90,6 +91,11 @@ class Batches:
             "".join(f" {reason}={count}" for reason, count in sorted(dead.items())),
             time.monotonic() - started,
         )
+
+    def _tasks(self, records: DataFrame) -> int:
+        """Return how many tasks a batch like the last one is worth, one for each of the executors' cores at most."""
+        cores = records.sparkSession.sparkContext.defaultParallelism
+        return max(1, min(cores, self._records // ROWS_PER_TASK))
 
     def _decode(self, records: DataFrame) -> tuple[DataFrame, list[Row]]:
         """Decode and keep the batch, and tally it: the one pass over the topic.

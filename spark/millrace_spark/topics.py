@@ -27,6 +27,12 @@ _SOURCE_OPTIONS: Final = {
     # Behind each fetch Spark asks for the offsets, over a connection on which the consumer has by then sent its next fetch.
     # The broker answers in order: without a row to give it would keep both waiting for half a second, for each partition.
     "kafka.fetch.max.wait.ms": "1",
+    # Kafka's admin client sticks to the leader that it asked first, and waits for it to come back: an attempt ends before that
+    # does, and the next one finds who leads now. While no broker can lead, an attempt fails at once, and two minutes of
+    # those end the job. The journal tells of each.
+    "kafka.default.api.timeout.ms": "10000",
+    "fetchOffset.retryIntervalMs": "3000",
+    "fetchOffset.numRetries": "40",
     # A first record after a quiet time is taken at once. In a steady flow a batch waits for some company,
     # because small batches cost half as much again per row; and it is never so large that a failed one
     # costs more than seconds.

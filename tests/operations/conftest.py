@@ -151,11 +151,13 @@ def users_flowing() -> Iterator[Flow]:
 
     def store() -> None:
         while not stop.is_set():
-            answer = control.run(f"millrace batch store --run-id operations-{uuid.uuid4()} --count 200")
-            if answer.rc:
-                flow.refused.append(answer.stderr)
-            else:
-                flow.batches.append(json.loads(answer.stdout.splitlines()[-1])["batch_id"])
+            try:
+                stored = control.check_output(
+                    f"millrace batch store --run-id operations-{uuid.uuid4()} --count 200"
+                )
+                flow.batches.append(json.loads(stored.splitlines()[-1])["batch_id"])
+            except (AssertionError, RuntimeError) as error:  # it was refused; the host is rebooting
+                flow.refused.append(str(error))
             stop.wait(3)
 
     thread = threading.Thread(target=store)

@@ -22,6 +22,9 @@ def server():
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             instance.requests.append((f"{self.command} {self.path}", self.headers, body))
             status, content = instance.answers[f"{self.command} {self.path}"]
+            if instance.lost_sessions:
+                instance.lost_sessions -= 1
+                status, content = 500, {"message": "FATAL: terminating connection"}
             payload = (content if isinstance(content, str) else json.dumps(content)).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(payload)))
@@ -36,6 +39,7 @@ def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as instance:
         instance.answers = {}
         instance.requests = []
+        instance.lost_sessions = 0
         threading.Thread(target=instance.serve_forever, kwargs={"poll_interval": 0.05}).start()
         yield instance
         instance.shutdown()
@@ -106,6 +110,13 @@ def test_what_went_wrong_is_told(
         client.schema(1)
     assert type(error.value) is expected
     assert "pass:word" not in str(error.value)
+
+
+def test_a_database_that_was_restarted_goes_unnoticed(server, client) -> None:
+    server.answers["POST /subjects/s/versions"] = (200, {"id": 3})
+    server.lost_sessions = 2
+    assert client.register("s", "{}") == 3
+    assert [body for _, _, body in server.requests] == [b'{"schema": "{}"}'] * 3
 
 
 def test_no_registry_is_an_outage() -> None:

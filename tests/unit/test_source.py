@@ -93,6 +93,20 @@ def test_waits_grow_and_are_bounded(source_server, source_url) -> None:
     assert waits[3] > waits[0] * 3
 
 
+def test_a_try_that_the_deadline_cuts_short_does_not_hide_the_reason(source_server, source_url) -> None:
+    source_server.fault.set("503")
+    patience = Patience(deadline=1, first_wait=0.1)
+    with pytest.raises(source.SourceError, match=r"HTTP 503.* attempt 2, given up after 1 s"):
+        source.fetch(
+            source_url,
+            "randomuser",
+            SEED,
+            patience=patience,
+            sleep=lambda s: (source_server.fault.set("hang"), time.sleep(s)),
+        )
+    source_server.fault.set(None)
+
+
 def test_a_server_that_trickles_is_cut_off(impatient) -> None:
     """Each byte comes well within any read timeout; the answer as a whole does not."""
     stop = threading.Event()

@@ -1,24 +1,30 @@
-"""Prints CPU seconds that each systemd unit of this host has used so far, as JSON; without a unit: what the rest used.
+"""Prints CPU seconds that each systemd unit of this host has used so far, as JSON; "other": what the rest used.
 
-By process, from /proc: an exact count needs accounting switched on in every unit. A process that has ended is missing, and
-services run for as long as a measurement does.
+By control group, which counts processes that have ended, too. What a group has used is kept whether or not accounting
+is switched on.
 """
 
 import json
-import os
-import re
 import sys
-from collections import Counter
 from pathlib import Path
 
-TICKS = os.sysconf("SC_CLK_TCK")
-used: Counter[str] = Counter()
-for process in Path("/proc").glob("[0-9]*"):
+ROOT = next(
+    path
+    for path in map(Path, ("/sys/fs/cgroup/unified", "/sys/fs/cgroup"))
+    if (path / "cgroup.procs").exists()
+)
+
+
+def seconds(group: Path) -> float:
+    """Return what the group has used; nothing of its own if it has just ended."""
     try:
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
-        groups = (process / "cgroup").read_text()
-    except OSError:  # it has just ended
-        continue
-    units = re.findall(r"/([\w@.\\-]+)\.service", groups)
-    used[units[-1] if units else "other"] += (int(fields[11]) + int(fields[12])) / TICKS
+        return int((group / "cpu.stat").read_text().split()[1]) / 1e6
+    except OSError:
+        return 0.0
+
+
+used = {
+    group.name.removesuffix(".service"): seconds(group) for group in ROOT.glob("system.slice/**/*.service")
+}
+used["other"] = seconds(ROOT) - sum(used.values())
 json.dump(used, sys.stdout)

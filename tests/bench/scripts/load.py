@@ -17,7 +17,8 @@ from millrace import connections, events, identity, store
 from millrace.offline_source import LARGEST_REQUEST, People
 from millrace.users import parse
 
-INTERVAL = 0.1
+# Seconds between two commits: at half of what compact can do they are as large as a batch of the DAG (500 rows).
+INTERVAL = 0.25
 LARGEST_BATCH = 5_000
 
 folder, rate, amount = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
