@@ -68,7 +68,7 @@ with (
             stored += rows
             number += 1
         if rate:
-            time.sleep(max(0.0, began + number * INTERVAL - time.monotonic()))
+            time.sleep(INTERVAL - (time.monotonic() - began) % INTERVAL)
 (folder / "loaded").write_text(f"{stored}\n")
 # A process that is gone has used no CPU time that anybody could read: it stays until it is stopped.
 signal.pause()
