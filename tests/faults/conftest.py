@@ -9,12 +9,14 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from millrace import environment as environments
+from tests.faults.flow import PATIENCE
 from tests.faults.run import Result, flowing
 from tests.faults.scenarios import SCENARIOS
 
@@ -33,8 +35,20 @@ def results() -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def latest() -> dict[tuple[int, str], dict[str, Any]]:
+    """Return the last result of every round and scenario, in the order of both."""
+    found = {(line["round"], line["scenario"]): line for line in results()}
+    return dict(sorted(found.items(), key=lambda item: (item[0][0], NAMES.index(item[0][1]))))
+
+
 def record(round_: int, name: str, result: Result) -> None:
-    line = {"round": round_, "scenario": name, **asdict(result)}
+    line = {
+        "round": round_,
+        "scenario": name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "patience": PATIENCE,
+        **asdict(result),
+    }
     with results_file().open("a") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -73,17 +87,15 @@ def flow() -> Iterator[Callable[[], Result]]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The last result of every scenario and round."""
-    latest = {(line["round"], line["scenario"]): line for line in results()}
-    if not latest:
+    found = latest()
+    if not found:
         return
     terminalreporter.section("faults")
     row = "{:<42}{:>6}  {:<7}{:>6}{:>9}{:>19}{:>10}".format
     terminalreporter.line(
         row("scenario", "round", "result", "lost", "doubled", "without progress", "catch up")
     )
-    for (round_, name), line in sorted(
-        latest.items(), key=lambda item: (NAMES.index(item[0][1]), item[0][0])
-    ):
+    for (round_, name), line in found.items():
         numbers = [line[key] for key in ("lost", "doubled")]
         times = [line[key] for key in ("without_progress", "catch_up")]
         terminalreporter.line(
