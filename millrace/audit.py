@@ -126,39 +126,49 @@ def next_window(postgresql: PostgresqlConnection, grace: timedelta) -> tuple[dat
 
 def _compare_rows(postgresql: PostgresqlConnection, session: Session, result: Audit) -> None:
     """Every user of PostgreSQL is in both tables with equal values; the table by country holds no other."""
-    countries = set(tables.countries(session))
-    for minute in tables.minutes(result.start, result.end):
-        low, high = max(minute, result.start), min(minute + timedelta(minutes=1), result.end)
-        by_country: dict[str, tuple[Any, ...]] | None = None
-        seen: set[str] = set()
-        for chunk in _chunks(_users_created_within(postgresql, low, high)):
-            if by_country is None:
-                by_country = _minute_by_country(session, countries, minute, low, high)
-            by_id = tables.events_by_id(session, [user[0] for user in chunk])
-            for user in chunk:
-                result.users += 1
-                seen.add(user[0])
-                for table, found in (
-                    ("users_by_id", by_id.get(user[0])),
-                    ("users_by_country", by_country.get(user[0])),
-                ):
-                    if found is None:
-                        result.differ(f"{user[0]} is not in {table}")
-                    elif wrong := events.differing_fields(user, found):
-                        result.differ(f"{user[0]} differs in {table}: {', '.join(wrong)}")
-        if by_country is None:
-            by_country = _minute_by_country(session, countries, minute, low, high)
-        for stranger in by_country.keys() - seen:
+    countries = tables.countries(session)
+    for low, high in _slices(postgresql, result.start, result.end):
+        users = _users_created_within(postgresql, low, high)
+        by_id = tables.events_by_id(session, [user[0] for user in users])
+        partitions = [(country, low.replace(second=0, microsecond=0)) for country in countries]
+        by_country = {row[0]: row for row in tables.events_by_country(session, partitions, (low, high))}
+        for user in users:
+            result.users += 1
+            for table, found in (
+                ("users_by_id", by_id.get(user[0])),
+                ("users_by_country", by_country.pop(user[0], None)),
+            ):
+                if found is None:
+                    result.differ(f"{user[0]} is not in {table}")
+                elif wrong := events.differing_fields(user, found):
+                    result.differ(f"{user[0]} differs in {table}: {', '.join(wrong)}")
+        for stranger in by_country:
             result.differ(f"{stranger} is in users_by_country and not in PostgreSQL")
 
 
-def _minute_by_country(
-    session: Session, countries: Iterable[str], minute: datetime, low: datetime, high: datetime
-) -> dict[str, tuple[Any, ...]]:
-    created_at = store.EVENT_CREATED_AT
-    bounds = range(events.milliseconds(low), events.milliseconds(high))
-    rows = tables.events_by_country(session, [(country, minute) for country in countries])
-    return {row[0]: row for row in rows if row[created_at] in bounds}
+def _slices(
+    postgresql: PostgresqlConnection, start: datetime, end: datetime
+) -> Iterator[tuple[datetime, datetime]]:
+    """Cut [start, end) into spans of one minute at most, with _CHUNK users each or those of one batch, if that has more.
+
+    However many users a minute has, those that are compared at a time fit the memory.
+    """
+    for minute in tables.minutes(start, end):
+        low, stop = max(minute, start), min(minute + timedelta(minutes=1), end)
+        with postgresql, postgresql.cursor() as cursor:
+            cursor.execute(
+                "SELECT created_at, count(*) FROM millrace.users WHERE created_at >= %s AND created_at < %s "
+                "GROUP BY created_at ORDER BY created_at",
+                (low, stop),
+            )
+            moments = cursor.fetchall()
+        users = 0
+        for created_at, stored in moments:
+            if users and users + stored > _CHUNK:
+                yield low, created_at
+                low, users = created_at, 0
+            users += stored
+        yield low, stop
 
 
 def _find_strangers(postgresql: PostgresqlConnection, session: Session, result: Audit) -> None:
@@ -203,15 +213,15 @@ def _compare_topic(connections: Connections, session: Session, result: Audit) ->
 
 def _users_created_within(
     postgresql: PostgresqlConnection, low: datetime, high: datetime
-) -> Iterator[tuple[Any, ...]]:
-    with postgresql, postgresql.cursor(name="audit") as cursor:
-        cursor.itersize = _CHUNK
+) -> list[tuple[Any, ...]]:
+    with postgresql, postgresql.cursor() as cursor:
         cursor.execute(
             f"SELECT {store.event_columns('u')} FROM millrace.users AS u "  # noqa: S608
             "WHERE created_at >= %s AND created_at < %s",
             (low, high),
         )
-        yield from cursor
+        users: list[tuple[Any, ...]] = cursor.fetchall()
+        return users
 
 
 def _record(postgresql: PostgresqlConnection, result: Audit) -> None:

@@ -63,10 +63,20 @@ def events_by_id(session: Session, user_ids: Collection[str]) -> dict[str, Event
     return {row[0]: row for row in rows}
 
 
-def events_by_country(session: Session, partitions: Collection[tuple[str, datetime]]) -> Iterator[Event]:
-    """Yield the rows of users_by_country in these partitions (country, minute), as normal events."""
+def events_by_country(
+    session: Session,
+    partitions: Collection[tuple[str, datetime]],
+    created_within: tuple[datetime, datetime] | None = None,
+) -> Iterator[Event]:
+    """Yield the rows of users_by_country in these partitions (country, minute), as normal events.
+
+    With `created_within` (low, high) those alone that have low <= created_at < high.
+    """
     query = f"SELECT {_EVENT_COLUMNS} FROM users_by_country WHERE country = ? AND minute = ?"  # noqa: S608
-    for row in _select_each(session, query, partitions):
+    if created_within is not None:
+        query += " AND created_at >= ? AND created_at < ?"
+    bounds = created_within or ()
+    for row in _select_each(session, query, [(*partition, *bounds) for partition in partitions]):
         yield events.normal(row)
 
 

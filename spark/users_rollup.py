@@ -57,6 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (MillraceError, PySparkException) as error:
         log.error("ended: %s: %s", type(error).__name__, error)
         return 1
+    except ConnectionError as error:  # to the driver's other half
+        log.error(
+            "ended: Spark's driver, a Java process, is gone (%s). Killed for want of memory? journalctl -k -g oom-kill",
+            error,
+        )
+        return 1
     log.info("window %s to %s: cells=%d vanished=%d", start.isoformat(), end.isoformat(), cells, vanished)
     return 0
 

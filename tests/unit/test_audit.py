@@ -78,3 +78,23 @@ def test_minutes_of_a_window() -> None:
     start = datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC)
     assert list(tables.minutes(start, start)) == [start.replace(second=0)]
     assert [moment.minute for moment in tables.minutes(start, start + timedelta(minutes=2))] == [0, 1, 2]
+
+
+def test_what_is_compared_at_a_time_is_bounded(connect, source_url, monkeypatch) -> None:
+    """Slices lie end to end, hold whole batches, and no more users than fit, unless one batch alone has more."""
+    monkeypatch.setattr(audit, "_CHUNK", 6)
+    start = datetime(2026, 1, 1, 0, 0, tzinfo=UTC)
+    end = start + timedelta(minutes=3)
+    with connect("millrace") as owner, owner.cursor() as cursor:
+        for number, (second, count) in enumerate([(0, 3), (10, 3), (20, 3), (30, 7), (40, 1), (61, 2)]):
+            users = source.fetch(source_url, "randomuser", f"slices-{number}-", count).users
+            store.store(connect("ingest"), users)
+            cursor.execute(
+                "UPDATE millrace.users SET created_at = %s WHERE batch_id = %s",
+                (start + timedelta(seconds=second), str(users[0].batch_id)),
+            )
+    session = connect("audit")
+    slices = list(audit._slices(session, start, end))
+    assert [(low - start).seconds for low, _ in slices] == [0, 20, 30, 40, 60, 120]
+    assert [high for _, high in slices] == [*(low for low, _ in slices[1:]), end]
+    assert [len(audit._users_created_within(session, *slice_)) for slice_ in slices] == [6, 3, 7, 1, 2, 0]
