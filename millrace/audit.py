@@ -7,12 +7,11 @@ was found without a difference ended: a difference that is not mended stays red.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from millrace import events, store, tables, topics
 from millrace.connections import Connections, cassandra_session, postgresql_connect
@@ -173,7 +172,7 @@ def _slices(
 
 def _find_strangers(postgresql: PostgresqlConnection, session: Session, result: Audit) -> None:
     """The table by id holds no user that PostgreSQL has not."""
-    for chunk in _chunks(tables.ids_created_within(session, result.start, result.end)):
+    for chunk in tables.chunks(tables.ids_created_within(session, result.start, result.end), _CHUNK):
         with postgresql, postgresql.cursor() as cursor:
             cursor.execute(
                 "SELECT user_id::text FROM millrace.users WHERE user_id = ANY (%s::uuid[])", (chunk,)
@@ -201,7 +200,7 @@ def _compare_topic(connections: Connections, session: Session, result: Audit) ->
                     f"or mark it with `millrace dead-letters resolve {letter.place}`"
                 )
         span = (topics.offsets_at(consumer, result.start), topics.offsets_at(consumer, result.end))
-        for chunk in _chunks(topics.records(consumer, *span)):
+        for chunk in tables.chunks(topics.records(consumer, *span), _CHUNK):
             result.topic_records += len(chunk)
             ids = [topics.user_id(record.key) for record in chunk]
             absent = tables.missing_by_id(session, {user_id for user_id in ids if user_id is not None})
@@ -234,12 +233,3 @@ def _record(postgresql: PostgresqlConnection, result: Audit) -> None:
             "ON CONFLICT (window_end) DO NOTHING",
             {"start": result.start, "end": result.end, "users": result.users},
         )
-
-
-_Item = TypeVar("_Item")
-
-
-def _chunks(items: Iterable[_Item]) -> Iterator[list[_Item]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, _CHUNK)):
-        yield chunk

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 from millrace import events
@@ -109,14 +109,23 @@ def minutes(start: datetime, end: datetime) -> Iterator[datetime]:
         current += timedelta(minutes=1)
 
 
+_Item = TypeVar("_Item")
+
+
+def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Yield the items in lists of `size`, the last one shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
 _EVENT_COLUMNS: Final = ", ".join(event_fields())
 
 
 def _select_by_id(session: Session, columns: str, user_ids: Iterable[str]) -> Iterator[tuple[Any, ...]]:
     """Yield these columns of users_by_id for these ids, where there is a row."""
     query = f"SELECT {columns} FROM users_by_id WHERE user_id IN ?"  # noqa: S608
-    keys = iter([UUID(user_id) for user_id in user_ids])
-    together = list(iter(lambda: (list(islice(keys, KEYS_TOGETHER)),), ([],)))
+    together = [(keys,) for keys in chunks(map(UUID, user_ids), KEYS_TOGETHER)]
     yield from _select_each(session, query, together, concurrency=CONCURRENCY // 8)
 
 
