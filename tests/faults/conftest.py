@@ -36,9 +36,9 @@ def results() -> list[dict[str, Any]]:
 
 
 def latest() -> dict[tuple[int, str], dict[str, Any]]:
-    """Return the last result of every round and scenario, in the order of both."""
+    """Return the last result of every round and scenario, by scenario and then by round."""
     found = {(line["round"], line["scenario"]): line for line in results()}
-    return dict(sorted(found.items(), key=lambda item: (item[0][0], NAMES.index(item[0][1]))))
+    return dict(sorted(found.items(), key=lambda item: (NAMES.index(item[0][1]), item[0][0])))
 
 
 def record(round_: int, name: str, result: Result) -> None:

@@ -6,10 +6,13 @@ MILLRACE_ENV=faults python -m tests.faults.report
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+from millrace import environment as environments
 from tests.faults.conftest import NAMES, ROLLUP, latest
+from tests.faults.flow import INTERVAL, ROWS
 from tests.faults.scenarios import named
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -25,20 +28,18 @@ def main() -> None:
 def report(found: dict[tuple[int, str], dict[str, Any]]) -> str:
     """Render the results by round and scenario as a page."""
     rounds = sorted({round_ for round_, _ in found})
-    lines = [line for (_, name), line in found.items() if name != ROLLUP]
+    lines = found.values()
     committed = sum(line["seen"].get("committed", 0) for line in lines)
     lost, doubled = (sum(line[key] or 0 for line in lines) for key in ("lost", "doubled"))
-    dates = sorted({line["date"] for line in found.values()})
-    patience = max(line["patience"] for line in found.values())
+    dates = sorted({line["date"] for line in lines})
+    patience = max(line["patience"] for line in lines)
     header = ["scenario", "bounds", *(f"round {round_}" for round_ in rounds)]
     table = [
-        [f"`{name}`", bounds(name), *(cell(found.get((round_, name))) for round_ in rounds)]
-        for name in NAMES
-        if name != ROLLUP
+        [f"`{name}`", bounds(name), *(cell(found.get((round_, name))) for round_ in rounds)] for name in NAMES
     ]
     return f"""# What dies, and what becomes of the rows
 
-Written from the results of `make faults`: topology compact, 2 cores, a steady flow of 25 rows/s, {" to ".join(sorted({dates[0], dates[-1]}))}.
+Written from the results of `make faults`: topology {environments.current().topology}, {os.cpu_count()} cores, a steady flow of {ROWS / INTERVAL:g} rows/s, {" to ".join(sorted({dates[0], dates[-1]}))}.
 What each scenario does stands in [scenarios.py](../tests/faults/scenarios.py). A cell has the longest time without a further
 readable row, and the time from the fault's end until no row was late any more, both in seconds{f"; bounds held {patience:g} times over" if patience != 1 else ""}.
 
@@ -49,6 +50,9 @@ readable row, and the time from the fault's end until no row was late any more, 
 
 
 def bounds(name: str) -> str:
+    """The bounds of the two times; the rollup counts and has none."""
+    if name == ROLLUP:
+        return "-"
     scenario = named(name)
     return f"{scenario.without_progress:g} / {scenario.catch_up:g}"
 
