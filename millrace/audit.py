@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 GRACE: Final = timedelta(minutes=10)
 # A window at a time, so that catching up after a long pause is many short runs.
 LONGEST_WINDOW: Final = timedelta(days=1)
+# What one run can compare in its time: a window it doesn't finish would be begun again every hour.
+MOST_USERS: Final = 1_000_000
 _CHUNK: Final = 5_000
 _NAMED: Final = 20
 
@@ -105,11 +107,35 @@ def audit(
 def audited_until(connections: Connections) -> datetime:
     """Return where the first window begins that was not audited yet."""
     with closing(postgresql_connect(connections.postgresql, application_name="audit")) as postgresql:
-        return next_window(postgresql, GRACE)[0]
+        return _watermark(postgresql)[0]
 
 
 def next_window(postgresql: PostgresqlConnection, grace: timedelta) -> tuple[datetime, datetime]:
-    """Return the next closed window, in whole minutes; an empty one (start is end) when none is closed yet."""
+    """Return the next closed window, in whole minutes; an empty one (start is end) when none is closed yet.
+
+    It ends before the minute that brings it over MOST_USERS, but is one minute long at least.
+    """
+    begin, now = _watermark(postgresql)
+    with postgresql, postgresql.cursor() as cursor:
+        cursor.execute(
+            "SELECT date_trunc('minute', created_at) FROM millrace.users WHERE created_at >= %s "
+            "ORDER BY created_at OFFSET %s LIMIT 1",
+            (begin, MOST_USERS),
+        )
+        too_many = cursor.fetchone()
+    closed = (now - grace).replace(second=0, microsecond=0)
+    end = min(closed, begin + LONGEST_WINDOW)
+    if too_many:
+        end = min(end, max(too_many[0], begin + timedelta(minutes=1)))
+    if end < closed:
+        log.warning(
+            "audit: the window ends at %s, %s before what could be audited", end.isoformat(" "), closed - end
+        )
+    return begin, max(begin, end)
+
+
+def _watermark(postgresql: PostgresqlConnection) -> tuple[datetime, datetime]:
+    """Return where the next window begins, and PostgreSQL's clock."""
     with postgresql, postgresql.cursor() as cursor:
         cursor.execute(
             "SELECT coalesce((SELECT max(window_end) FROM millrace.audits), "
@@ -119,8 +145,7 @@ def next_window(postgresql: PostgresqlConnection, grace: timedelta) -> tuple[dat
     if row is None:
         raise RuntimeError("a query without a table gave no row")
     begin, now = row
-    end = min((now - grace).replace(second=0, microsecond=0), begin + LONGEST_WINDOW)
-    return begin, max(begin, end)
+    return begin, now
 
 
 def _compare_rows(postgresql: PostgresqlConnection, session: Session, result: Audit) -> None:

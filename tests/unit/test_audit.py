@@ -58,6 +58,22 @@ def test_a_long_pause_is_caught_up_in_pieces(connect, stored_at) -> None:
     assert end - start == audit.LONGEST_WINDOW
 
 
+def test_a_window_holds_no_more_users_than_a_run_can_compare(connect, stored_at, monkeypatch) -> None:
+    start = now().replace(second=0, microsecond=0) - timedelta(hours=3)
+    stored_at(start)
+    with connect("millrace") as owner, owner.cursor() as cursor:
+        cursor.execute("SELECT user_id FROM millrace.users ORDER BY user_id")
+        for minutes, (user_id,) in zip((0, 5, 7), cursor.fetchall(), strict=True):
+            moment = start + timedelta(minutes=minutes, seconds=7)
+            cursor.execute("UPDATE millrace.users SET created_at = %s WHERE user_id = %s", (moment, user_id))
+    session = connect("audit")
+    for most, minutes in ((2, 7), (1, 5), (0, 1)):
+        monkeypatch.setattr(audit, "MOST_USERS", most)
+        assert audit.next_window(session, GRACE) == (start, start + timedelta(minutes=minutes)), (
+            f"{most} users"
+        )
+
+
 def test_a_window_that_is_not_closed_is_refused_or_empty(as_role, connect, stored_at) -> None:
     server = as_role("audit")
     connections = Connections(
