@@ -208,7 +208,13 @@ def _create(name: str, topology: str) -> Environment:
         name, str(uuid.uuid4()), str(topologies.ROOT), topology, provider, subnet, maker
     )
     environment.load_topology()
-    environment.directory.mkdir(mode=0o700, parents=True)
+    try:
+        environment.directory.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        raise EnvironmentFault(
+            f"{environment.directory} holds no environment yet: where another command is making it, run this again;"
+            " where one was cut off while it did, run `make down` first"
+        ) from None
     subprocess.run(
         [
             "ssh-keygen",

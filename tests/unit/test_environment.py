@@ -41,6 +41,12 @@ def test_an_environment_that_is_not_there_says_how_to_make_it(monkeypatch: pytes
         current("none", monkeypatch, create=False)
 
 
+def test_one_that_is_half_made_is_refused(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (state / "one").mkdir(parents=True)
+    with pytest.raises(environments.EnvironmentFault, match="make down"):
+        current("one", monkeypatch)
+
+
 def test_another_clones_environment_is_refused_by_name(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
