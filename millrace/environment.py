@@ -399,9 +399,9 @@ def secret(name: str | None) -> None:
 @main.command()
 def forget() -> None:
     """Remove the environment's state, once its hosts are gone."""
-    environment = load(name_from_environment())
-    if environment:
-        shutil.rmtree(environment.directory)
+    # A half-made one as well.
+    if (directory := state_directory() / name_from_environment()).exists():
+        shutil.rmtree(directory)
 
 
 def run() -> None:

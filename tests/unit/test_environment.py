@@ -45,6 +45,8 @@ def test_one_that_is_half_made_is_refused(state: Path, monkeypatch: pytest.Monke
     (state / "one").mkdir(parents=True)
     with pytest.raises(environments.EnvironmentFault, match="make down"):
         current("one", monkeypatch)
+    environments.main(["forget"], standalone_mode=False)
+    assert current("one", monkeypatch).name == "one"
 
 
 def test_another_clones_environment_is_refused_by_name(
