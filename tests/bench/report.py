@@ -32,8 +32,8 @@ def main() -> None:
         "# How fast, and what it costs\n\n"
         "Written by `make bench`: rows are stored in open loop (what is late stays owed) by the product's own code, and a row of each\n"
         "commit is looked for in both tables at LOCAL_QUORUM. Logins are on, everything runs on the one machine that is named, the\n"
-        "load and the measurement included. Read figures of other machines with care: these say what the flow costs, not what a\n"
-        "cluster can do.\n\n" + "\n".join(sections)
+        "load and the measurement included; scheduled DAGs are paused. Read figures of other machines with care: these say what the\n"
+        "flow costs, not what a cluster can do.\n\n" + "\n".join(sections)
     )
 
 

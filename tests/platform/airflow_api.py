@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import requests
@@ -53,6 +55,21 @@ class Airflow:
         while going := self._ask("GET", "/api/v2/dags/~/dagRuns?state=queued&state=running")["total_entries"]:
             assert time.monotonic() < deadline, f"{going} runs are still queued or running"
             time.sleep(2)
+
+    @contextmanager
+    def schedules_paused(self) -> Iterator[None]:
+        """Once what is under way has ended, no DAG runs until the end of the block."""
+        self.between_ticks(0)
+        active = [dag["dag_id"] for dag in self._ask("GET", "/api/v2/dags?paused=false")["dags"]]
+        try:
+            self._pause(active, paused=True)
+            yield
+        finally:
+            self._pause(active, paused=False)
+
+    def _pause(self, dags: list[str], *, paused: bool) -> None:
+        for dag in dags:
+            self._ask("PATCH", f"/api/v2/dags/{dag}", {"is_paused": paused})
 
     def states(self, dag: str, run_id: str) -> dict[str, str]:
         """The state of each task of a run."""
