@@ -25,12 +25,12 @@ ENVIRONMENT_VARIABLE: Final = "MILLRACE_CONNECTIONS"
 RENDER_HINT: Final = "`ansible-playbook site.yml --tags connections` renders it"
 
 # kafka-python gives a broker that does not answer at all the time of every other one. The kernel tells it: no answer to
-# a first packet and its repetition is a failure after 3 s, and data that nobody acknowledges after 6 s.
+# a first packet and its repetition, and data that nobody acknowledges, are a failure after 3 s.
 _SOCKET_OPTIONS: Final = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 6_000),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3_000),
 ]
 
 

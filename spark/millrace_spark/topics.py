@@ -30,9 +30,13 @@ _SOURCE_OPTIONS: Final = {
     # Kafka's admin client sticks to the leader that it asked first, and waits for it to come back: an attempt ends before that
     # does, and the next one finds who leads now. While no broker can lead, an attempt fails at once, and two minutes of
     # those end the job. The journal tells of each.
-    "kafka.default.api.timeout.ms": "10000",
-    "fetchOffset.retryIntervalMs": "3000",
-    "fetchOffset.numRetries": "40",
+    "kafka.default.api.timeout.ms": "5000",
+    "fetchOffset.retryIntervalMs": "2000",
+    "fetchOffset.numRetries": "60",
+    # A task reads its partitions one after the other, each with a consumer of its own: where their leader says nothing,
+    # such times add up. A fetch is so small that it comes through a slow link within them.
+    "kafka.request.timeout.ms": "2500",
+    "kafka.max.partition.fetch.bytes": str(256 * 1024),
     # A first record after a quiet time is taken at once. In a steady flow a batch waits for some company,
     # because small batches cost half as much again per row; and it is never so large that a failed one
     # costs more than seconds.
@@ -55,7 +59,8 @@ def client_options(kafka: Kafka) -> dict[str, str]:
         "kafka.security.protocol": kafka.security_protocol,
         # A broker that can't be reached holds a batch up for so long.
         "kafka.request.timeout.ms": "5000",
-        "kafka.socket.connection.setup.timeout.ms": "3000",
+        "kafka.socket.connection.setup.timeout.ms": "1500",
+        "kafka.socket.connection.setup.timeout.max.ms": "3000",
     }
     if kafka.sasl_mechanism is not None:
         options["kafka.sasl.mechanism"] = kafka.sasl_mechanism
