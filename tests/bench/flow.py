@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import statistics
 import sys
 import time
 from collections import Counter
@@ -28,6 +29,8 @@ class Seen:
 
     rate: float
     began: float
+    # What `yardstick` took just before.
+    loop: float = 0.0
     commits: list[tuple[float, int]] = field(default_factory=list)
     readable: dict[int, float] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
@@ -88,6 +91,17 @@ def cpu() -> Counter[str]:
     return used
 
 
+def yardstick() -> float:
+    """CPU seconds of a fixed loop on this machine at rest, the median of five: virtual machines change their speed."""
+    seconds = []
+    for _ in range(5):
+        before = time.process_time()
+        for _ in range(5_000_000):
+            pass
+        seconds.append(time.process_time() - before)
+    return statistics.median(seconds)
+
+
 def settle() -> None:
     """Wait until Cassandra has compacted what earlier loads left: it is not this load's cost."""
     for name in members("cassandra"):
@@ -120,13 +134,14 @@ def load(
     `when_loaded` is called once, when all are stored.
     """
     settle()
+    loop = yardstick()
     control().check_output(f"rm -f {SCRIPTS.there}/loaded {SCRIPTS.there}/journal {SCRIPTS.there}/readable")
     SCRIPTS.start(WATCH, "watch", SCRIPTS.there, restart=False)
     control().check_output(f"timeout 60 sh -c 'until [ -e {SCRIPTS.there}/readable ]; do sleep 0.2; done'")
     before = cpu()
     SCRIPTS.start(LOAD, "load", SCRIPTS.there, f"{rate:g}", f"{amount:g}", restart=False)
     control().check_output(f"timeout 120 sh -c 'until [ -s {SCRIPTS.there}/journal ]; do sleep 0.2; done'")
-    seen = Seen(rate, began=0.0)
+    seen = Seen(rate, began=0.0, loop=loop)
     kept_up = True
     try:
         while True:

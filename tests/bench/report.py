@@ -55,6 +55,7 @@ def section(found: dict[str, Any]) -> str:
         "| " + " | ".join([unit, *(f"{load['cpu'].get(unit, 0):.3f}" for load in loads)]) + " |"
         for unit in units
     ]
+    loops = ", ".join(f"{load['loop']:.2f} s" for load in loads)
     rest = [sum(used for unit, used in load["cpu"].items() if unit not in units) for load in loads]
     totals = [sum(load["cpu"].values()) for load in loads]
     return f"""## Topology {name}
@@ -65,6 +66,8 @@ commit {found["commit"]}, {found["date"]}.
 | load | rate | latency from commit to readable: p50, p95, p99 |
 |---|---|---|
 {chr(10).join(rows)}
+
+This machine's own speed changes: at rest, just before each of the three, a fixed loop of Python took {loops} of CPU.
 
 A backlog of {backlog["rows"]:,} rows was readable after {backlog["seconds"]:.0f} s ({backlog["rows"] / backlog["seconds"]:,.0f} rows/s).
 {found["ingest"]["users"]:,} users from the offline source by the DAG: green after {found["ingest"]["seconds"]:.0f} s.

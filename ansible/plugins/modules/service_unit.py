@@ -18,8 +18,9 @@ description:
   - A unit's fingerprint is a hash of its unit file, configuration and release. It is recorded after a start that was
     proven by I(check), so a play that was cut off can't lose a restart, and an unchanged unit is left alone.
   - I(step=start) enables a unit, and starts it where it doesn't run. It returns I(restart), whether the unit is to be
-    restarted, and I(last), whether that is to be done after all other members. A unit whose last start was not proven and
-    that doesn't pass I(check) has nothing to lose and is started anew at once.
+    restarted, and I(last), whether that is to be done after all other members. A unit that runs what is wanted and was not
+    seen to serve since is only waited for. One that runs something else, was not seen to serve with it and doesn't pass
+    I(check), has nothing to lose and is started anew at once.
   - I(step=restart) restarts it. With I(gate) it refuses to begin unless I(check) passes, so that a rollout stops at the
     first member that doesn't come back.
   - On failure the unit's log says why in the message. A unit that keeps dying is not waited for.
@@ -37,11 +38,15 @@ options:
 """
 
 STATE = Path("/var/lib/millrace/fingerprints")
-# The record of a unit whose last start was not seen to end well.
-UNPROVEN = ""
+# The record of a unit that was not seen to serve since it was told to start: this, and the fingerprint then.
+TRIED = "tried "
+# Of one that never was: there is no record.
+NEVER = TRIED
 ERROR = re.compile(r"\b(ERROR|FATAL|CRITICAL|PANIC)\b|Exception\b|\berror:|has run here before")
 # How often a unit may die before it is given up; systemd would start it for ever.
 DEATHS = 3
+# A check may itself wait for a peer that hangs.
+CHECK_SECONDS = 60
 
 
 class UnitError(Exception):
@@ -58,7 +63,7 @@ def systemctl(*arguments: str) -> str:
 
 def properties(unit: str) -> dict[str, str]:
     """Return the unit's state as systemd tells it."""
-    names = "ActiveState,SubState,UnitFileState,NeedDaemonReload,LoadState,NRestarts"
+    names = "ActiveState,SubState,UnitFileState,NeedDaemonReload,LoadState,NRestarts,ActiveEnterTimestampMonotonic"
     output = systemctl("show", "-p", names, unit)
     return dict(line.split("=", 1) for line in output.splitlines())
 
@@ -92,7 +97,10 @@ def log_of(unit: str, since: float) -> str:
 
 def passes(check: list[str]) -> tuple[bool, str]:
     """Whether a check passes, and the end of what it said."""
-    result = subprocess.run(check, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(check, capture_output=True, text=True, check=False, timeout=CHECK_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False, f"`{' '.join(check)}` gave no answer within {CHECK_SECONDS} s"
     return result.returncode == 0, (result.stderr.strip() or result.stdout.strip())[-2000:]
 
 
@@ -143,14 +151,25 @@ def act(params: dict, action: str, record: Path, wanted: str) -> None:
     since = time.time()
     if record.exists():
         # It was seen to serve, with something else. Where there is no record, it never was: services go by that.
-        record.write_text(UNPROVEN)
+        record.write_text(TRIED + wanted)
     try:
         systemctl(action, unit)
     except UnitError as error:
         raise UnitError(f"{error}\n{log_of(unit, since)}") from error
+    prove(params, since, record, wanted)
+
+
+def prove(params: dict, since: float, record: Path, wanted: str) -> None:
+    """Wait until the unit serves, and record with what."""
     wait(params, since)
     record.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     record.write_text(wanted)
+
+
+def started_since(record: Path, state: dict[str, str]) -> bool:
+    """Whether the unit started after its record was written: a play may be cut off between the two."""
+    entered = int(state["ActiveEnterTimestampMonotonic"]) / 1e6
+    return time.clock_gettime(time.CLOCK_MONOTONIC) - entered < time.time() - record.stat().st_mtime
 
 
 def main() -> None:
@@ -175,17 +194,27 @@ def main() -> None:
     record = STATE / unit
     try:
         wanted = fingerprint(params["files"], params["links"])
-        recorded = record.read_text() if record.exists() else UNPROVEN
+        recorded = record.read_text() if record.exists() else NEVER
         state = properties(unit)
         running = state["ActiveState"] in ("active", "reloading")
         enabled = state["UnitFileState"] in ("enabled", "static", "generated")
         changed = restart = params["restart"] or recorded != wanted
         if params["step"] == "start":
-            # One that runs and was not seen to serve may be what keeps its cluster from forming.
-            start = not running or (
-                recorded == UNPROVEN and not (params["check"] and passes(params["check"])[0])
+            # Others may be why it was not seen to serve: to start it anew could take a member from a cluster that lacks one.
+            unproven = (
+                running
+                and recorded == TRIED + wanted
+                and state["NeedDaemonReload"] != "yes"
+                and started_since(record, state)
             )
-            changed, restart = start or not enabled, restart and not start
+            # One that runs something else and doesn't serve may be what keeps its cluster from forming.
+            start = not running or (
+                not unproven
+                and recorded.startswith(TRIED)
+                and not (params["check"] and passes(params["check"])[0])
+            )
+            changed = start or not enabled
+            restart = params["restart"] if unproven else restart and not start
         if module.check_mode:
             module.exit_json(changed=changed, restart=restart, last=False)
 
@@ -193,7 +222,9 @@ def main() -> None:
             systemctl("daemon-reload")
         if not enabled:
             systemctl("enable", unit)
-        if params["step"] == "start" and start:
+        if params["step"] == "start" and unproven:
+            prove(params, record.stat().st_mtime, record, wanted)
+        elif params["step"] == "start" and start:
             act(params, "restart", record, wanted)
         elif params["step"] == "restart" and restart:
             if params["gate"]:
