@@ -79,7 +79,7 @@ def read_stream(spark: SparkSession, kafka: Kafka, topic: str) -> DataFrame:
     """Return the topic from its earliest record (or from the checkpoint) on, as `transforms.Decoder` takes it."""
     return (
         spark.readStream.format("kafka")
-        .options(**client_options(kafka), **_SOURCE_OPTIONS)
+        .options(**(client_options(kafka) | _SOURCE_OPTIONS))
         .option("subscribe", topic)
         .load()
         .select("value", "topic", "partition", "offset", "headers", "timestamp")
