@@ -79,7 +79,7 @@ test-spark: setup ## the Spark job on a local session, with the release that the
 	scripts/test-spark -q
 
 .PHONY: test-operations
-test-operations: export MILLRACE_ENV := $(or $(MILLRACE_ENV),operations)
+test-operations: export MILLRACE_ENV := operations
 test-operations: setup ## runs that are killed, settings that change, restarts, reboots, on hosts of their own, while users flow
 	scripts/down
 	scripts/hosts
@@ -104,6 +104,8 @@ test-vm: setup ## the user data of aws on a virtual machine: first boot, platfor
 	pytest -q -x -s tests/vm
 
 .PHONY: bench
-bench: setup ## how fast rows go through a running environment, and what that costs: docs/bench.md
+bench: export MILLRACE_ENV := bench
+bench: setup ## how fast rows go, and what that costs, on hosts of its own that are kept: docs/bench.md; MILLRACE_TOPOLOGY=single
+	scripts/up
 	python -m tests.bench
 	uv run -q --no-project --with-requirements requirements/bench.txt python tests/bench/report.py

@@ -1,6 +1,6 @@
-"""Measures the environment that MILLRACE_ENV names and writes what it saw to docs/bench/TOPOLOGY.json.
+"""Measures environment `bench` and writes what it saw to docs/bench/TOPOLOGY.json.
 
-    python -m tests.bench
+    MILLRACE_ENV=bench python -m tests.bench
 
 Rows go in open loop: what is late stays owed. First the JVMs are warmed up; then a backlog is drained, which says where to look
 for the maximum. That is of the highest load that was kept up for five minutes: its rows, by the seconds until the last of them
@@ -26,6 +26,7 @@ from tests.bench import flow
 from tests.platform.airflow_api import Airflow
 from tests.remote import control, now
 
+ENVIRONMENT = "bench"
 ROOT = Path(__file__).resolve().parents[2]
 BACKLOG = 300_000
 SUSTAINED = 300.0
@@ -39,6 +40,10 @@ INGEST_USERS = 5_000
 def main() -> None:
     """Run every measurement, one after the other; about 40 minutes."""
     environment = environments.current()
+    if environment.name != ENVIRONMENT:
+        sys.exit(
+            f"made-up users go into environment {ENVIRONMENT!r} and no other, this is {environment.name!r}: run `make bench`"
+        )
     flow.SCRIPTS.install()
     airflow = Airflow()
     print(

@@ -21,6 +21,8 @@ SCRIPTS = Scripts(Path(__file__).parent / "scripts", "/var/lib/millrace-bench")
 LOAD, WATCH = "bench-load", "bench-watch"
 # Seconds between two looks.
 STEP = 5.0
+# Seconds without a further readable row: it won't come any more.
+STANDSTILL = 180.0
 
 
 @dataclass
@@ -114,7 +116,7 @@ def settle() -> None:
 def look(seen: Seen) -> dict[str, Any]:
     """Read what the load and the watch have written since the last look; return how the load stands."""
     stands: dict[str, Any] = SCRIPTS.run(
-        "look", SCRIPTS.there, LOAD, str(len(seen.commits)), str(len(seen.readable))
+        "look", SCRIPTS.there, str(len(seen.commits)), str(len(seen.readable)), LOAD, WATCH
     )
     seen.commits += [(at, rows) for at, rows in stands.pop("commits")]
     seen.readable.update(stands.pop("readable"))
@@ -142,7 +144,7 @@ def load(
     SCRIPTS.start(LOAD, "load", SCRIPTS.there, f"{rate:g}", f"{amount:g}", restart=False)
     control().check_output(f"timeout 120 sh -c 'until [ -s {SCRIPTS.there}/journal ]; do sleep 0.2; done'")
     seen = Seen(rate, began=0.0, loop=loop)
-    kept_up = True
+    kept_up, known, moved = True, 0, math.inf
     try:
         while True:
             time.sleep(STEP)
@@ -156,10 +158,15 @@ def load(
                 seen.cpu, seen.cpu_rows = dict(cpu() - before), seen.readable_rows
                 SCRIPTS.stop(LOAD)
                 when_loaded()
-            if not stands["loaded"] and kept_up and not stands["running"]:
-                raise AssertionError(
-                    f"the load ended early: {control().check_output(f'journalctl -u {LOAD} -n 5 -o cat')}"
-                )
+            for unit, needed in ((LOAD, kept_up and not stands["loaded"]), (WATCH, True)):
+                if needed and unit not in stands["running"]:
+                    raise AssertionError(
+                        f"{unit} ended early: {control().check_output(f'journalctl -u {unit} -n 5 -o cat')}"
+                    )
+            if ended and (moved == math.inf or len(seen.readable) > known):
+                known, moved = len(seen.readable), stands["now"]
+            if stands["now"] - moved > STANDSTILL:
+                raise AssertionError(f"no further row has become readable for {STANDSTILL:.0f} s")
             if ended and len(seen.readable) == len(seen.commits):
                 look(seen)
                 if len(seen.readable) == len(seen.commits):

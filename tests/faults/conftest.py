@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.faults.run import Result, flowing
 from tests.faults.scenarios import SCENARIOS
 
 ENVIRONMENT = "faults"
-# The last line of a round: every minute of it, as the rollup counts it.
+# The last of a round: every minute of it, as the rollup counts it and the audit compares it.
 ROLLUP = "rollup"
 NAMES = [*(scenario.name for scenario in SCENARIOS), ROLLUP]
 
@@ -39,6 +39,11 @@ def latest() -> dict[tuple[int, str], dict[str, Any]]:
     """Return the last result of every round and scenario, by scenario and then by round."""
     found = {(line["round"], line["scenario"]): line for line in results()}
     return dict(sorted(found.items(), key=lambda item: (NAMES.index(item[0][1]), item[0][0])))
+
+
+def began(round_: int, now: float) -> float:
+    """When the first scenario of a round began, seconds since the epoch."""
+    return min([now, *(line["began"] for line in results() if line["round"] == round_)])
 
 
 def record(round_: int, name: str, result: Result) -> None:
@@ -68,21 +73,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     only = os.environ.get("ONLY")
     if only and only not in NAMES:
         raise pytest.UsageError(f"ONLY={only}: there are {', '.join(NAMES)}")
-    passed = {(line["round"], line["scenario"]) for line in results() if not line["faults"]}
+    passed = {key for key, line in latest().items() if not line["faults"]}
     rounds = range(1, int(os.environ.get("ROUNDS", "1")) + 1)
-    wanted = [
-        (round_, name)
-        for round_ in rounds
-        for name in ([only, ROLLUP] if only else NAMES)
-        if only or name == ROLLUP or (round_, name) not in passed
-    ]
+    wanted: list[tuple[int, str]] = []
+    for round_ in rounds:
+        left = [only] if only else [name for name in NAMES if (round_, name) not in passed]
+        wanted += [(round_, name) for name in dict.fromkeys([*left, ROLLUP] if left else [])]
     metafunc.parametrize(("round_", "name"), wanted, ids=[f"{name}-{round_}" for round_, name in wanted])
 
 
 @pytest.fixture(scope="session")
-def flow() -> Iterator[Callable[[], Result]]:
-    with flowing() as rollup:
-        yield rollup
+def flow() -> Iterator[float]:
+    with flowing() as since:
+        yield since
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

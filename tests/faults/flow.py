@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,8 +52,7 @@ class Batches:
 
     def without_progress(self, since: float, until: float) -> float:
         """The longest time in which no further batch could be read."""
-        moments = sorted({since, until, *(at for at in self.readable.values() if since < at < until)})
-        return max((after - before for before, after in itertools.pairwise(moments)), default=0.0)
+        return longest_gap(self.readable.values(), since, until)
 
     def caught_up(self, since: float) -> float:
         """How long after `since` the last batch that was late could be read."""
@@ -62,6 +61,12 @@ class Batches:
             if number in self.committed and at - self.committed[number] > LAG
         ]  # fmt: skip
         return max([0.0, *(at - since for at in late)])
+
+
+def longest_gap(moments: Iterable[float], since: float, until: float) -> float:
+    """The longest time between two moments, of those within these bounds."""
+    within = sorted({since, until, *(at for at in moments if since < at < until)})
+    return max((after - before for before, after in itertools.pairwise(within)), default=0.0)
 
 
 def last_batch() -> int:
@@ -113,7 +118,7 @@ def checked(first: int) -> dict[str, Any]:
 
 
 def counted(began: float) -> dict[str, Any]:
-    """Have the rollup count the minutes since `began`, and compare it with PostgreSQL."""
+    """Have the rollup count the minutes since `began`, compare it with PostgreSQL, and audit all rows of these minutes."""
     start = datetime.fromtimestamp(began, UTC).replace(second=0, microsecond=0)
     # Minutes that are over can be counted, once their rows are readable.
     time.sleep(60 - now() % 60)
@@ -124,6 +129,8 @@ def counted(began: float) -> dict[str, Any]:
     rolled_up = control().run("millrace-rollup %s %s", *bounds)
     assert rolled_up.rc == 0, f"millrace-rollup: {(rolled_up.stdout + rolled_up.stderr)[-2000:]}"
     answer: dict[str, Any] = script("count", *bounds)
+    audited = control().run("millrace audit --start %s --end %s", f"{start:%FT%T}", f"{end:%FT%T}")
+    assert audited.rc == 0, audited.stderr
     return answer
 
 

@@ -16,7 +16,7 @@ from testinfra.host import Host
 
 from millrace.topology import Catalogue
 from tests.faults.flow import begin, wait_for
-from tests.faults.remote import control, script
+from tests.faults.remote import control, now, script
 from tests.faults.targets import EXECUTOR, Target, Unit, addresses, postgresql
 from tests.platform.conftest import host_named, hosts, members
 from tests.remote import boot
@@ -213,7 +213,7 @@ def small_disk(target: Target, free_mb: int) -> Fault:
 
 
 def full_disk(target: Target) -> Fault:
-    """Fill the small disk to its last byte; undone, there is room again."""
+    """Fill the small disk to its last byte; undone, there is room again. The unit must have met it."""
 
     def inject() -> Undo:
         [unit] = target()
@@ -221,7 +221,14 @@ def full_disk(target: Target) -> Fault:
         unit.host.run(f"dd if=/dev/zero of={ballast} bs=64k status=none")
         free = unit.host.check_output(f"df --output=avail {DISKS}/{unit.name} | tail -1")
         assert int(free) == 0, f"{free} KiB are free"
-        return lambda: unit.host.check_output(f"rm -f {ballast}")
+        since = now()
+
+        def ends() -> None:
+            unit.host.check_output(f"rm -f {ballast}")
+            met = f"journalctl -u {unit.name} --since @{since:.0f} -o cat | grep -q 'No space left on device'"
+            assert unit.host.run(met).rc == 0, f"{unit.name} did not need the room"
+
+        return ends
 
     return inject
 
@@ -252,12 +259,19 @@ def kill_postmaster_in_ingest() -> None:
 
 
 def second_relay() -> Undo:
-    """Another relay beside the first, with the same login."""
+    """Another relay beside the first, with the same login. It must have taken its share."""
+    began = now()
     control().check_output(
         "systemd-run -q --collect --unit=faults-relay -p User=relay -p Restart=on-failure "
         "-E MILLRACE_CONNECTIONS=/etc/millrace/connections/relay.json /opt/millrace/current/bin/millrace relay"
     )
-    return lambda: control().run("systemctl stop faults-relay")
+
+    def ends() -> None:
+        control().run("systemctl stop faults-relay")
+        said = f"journalctl -u faults-relay --since @{began:.0f} -o cat | grep -q 'published [1-9]'"
+        assert control().run(said).rc == 0, "the second relay published nothing"
+
+    return ends
 
 
 def heal() -> None:
@@ -273,6 +287,8 @@ def heal() -> None:
         host.run(f"systemctl start --no-block {' '.join(units)}")
 
     control().run("systemctl stop faults-relay")
+    control().run("millrace source well")
+    control().run("millrace dead-letters list | cut -d' ' -f1 | xargs -rn1 millrace dead-letters resolve")
     _at_once(lambda name: mend(host_named(name)), list(hosts()))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,8 +24,9 @@ WHOLE = 240.0
 
 @dataclass
 class Result:
-    """What was seen. Times in seconds; None where it was not come to."""
+    """What was seen. Times in seconds, `began` since the epoch; None where it was not come to."""
 
+    began: float
     lost: int | None = None
     doubled: int | None = None
     without_progress: float | None = None
@@ -41,8 +42,8 @@ def whole(seconds: float) -> list[str]:
 
 
 @contextmanager
-def flowing() -> Iterator[Callable[[], Result]]:
-    """Rows flow for as long as this lasts, on hosts that are healed before and after; gives the rollup's check of them."""
+def flowing() -> Iterator[float]:
+    """Rows flow for as long as this lasts, on hosts that are healed before and after; gives the time since which they do."""
     install()
     injection.heal()
     try:
@@ -53,15 +54,18 @@ def flowing() -> Iterator[Callable[[], Result]]:
         assert flow.wait_until_steady(first, began - flow.LAG, 120), (
             "nothing was injected yet, and rows don't flow"
         )
-        yield lambda: rollup(began)
+        yield began
     finally:
         flow.end()
         injection.heal()
 
 
 def rollup(began: float) -> Result:
-    """Count the users of every minute since `began` by country and gender, as the rollup does, and compare."""
-    result = Result()
+    """Of every minute since `began`: count its users by country and gender, as the rollup does, and audit its rows.
+
+    The audit sees what no scenario has looked at: rows that were stored between two of them, and rows that nobody stored.
+    """
+    result = Result(began)
     try:
         result.seen = flow.counted(began)
     except (AssertionError, RuntimeError) as error:
@@ -74,8 +78,8 @@ def rollup(began: float) -> Result:
 
 def run(scenario: Scenario) -> Result:
     """Run a scenario while rows flow; every fault has ended when this returns, whatever happens."""
-    result = Result()
     first, began = flow.last_batch() + 1, now()
+    result = Result(began)
     flow.wait_for(lambda: flow.last_batch() >= first, 60, "nothing was injected yet, and no row is stored")
     try:
         with ExitStack() as ends:
@@ -125,7 +129,8 @@ def _inject(scenario: Scenario, ends: ExitStack) -> float:
         if callable(undo):
             end = ends.callback(cache(undo))
             if seconds is not None:
-                plan.append((at + seconds, end, None))
+                # From now on: to do harm may itself take a while.
+                plan.append((time.monotonic() - began + seconds, end, None))
     return over
 
 

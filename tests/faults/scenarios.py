@@ -115,8 +115,8 @@ SCENARIOS = (
         "scheduler-killed-in-a-task",
         (
             Step(0, probes.source_hangs, 25),
-            Step(2, probes.ingest),
-            Step(15, faults.kill(targets.member("airflow", unit="airflow-scheduler"))),
+            Step(2, probes.ingest("fetch_and_store", "running")),
+            Step(3, faults.kill(targets.member("airflow", unit="airflow-scheduler"))),
         ),
         30,
         60,
@@ -125,8 +125,8 @@ SCENARIOS = (
         "triggerer-killed-in-a-wait",
         (
             Step(0, faults.stop(targets.member("relay")), 40),
-            Step(2, probes.ingest),
-            Step(25, faults.kill(targets.member("airflow", unit="airflow-triggerer"))),
+            Step(2, probes.ingest("wait_until_published", "deferred")),
+            Step(3, faults.kill(targets.member("airflow", unit="airflow-triggerer"))),
         ),
         90,
         60,

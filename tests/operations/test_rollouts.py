@@ -1,4 +1,4 @@
-"""Changed settings: only the units that have them restart, one host at a time, while users flow; a broken one stops at once."""
+"""Changed settings: only the units that have them restart, one host at a time, while rows flow; a broken one stops at once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tests.operations.conftest import (
     Moment,
+    assert_flowing,
     assert_one_by_one,
     assert_whole,
     completed,
@@ -22,46 +23,72 @@ from tests.platform.conftest import host_named, members
 pytestmark = pytest.mark.usefixtures("platform")
 
 
+RESTART = "systemd_service : Restart where it must be, one host after the other"
+
+
 @dataclass(frozen=True)
 class Setting:
-    """A setting of a service: what an operator sets, the units that must restart for it, and those that may go with them."""
+    """A setting of a service: what an operator sets, when the rollout is killed, the units that must restart, and those that
+    may go with them."""
 
     service: str
     variables: dict[str, Any]
+    killed: Moment
     units: tuple[str, ...]
     followers: tuple[str, ...] = ()
 
 
 SETTINGS = [
-    Setting("zookeeper", {"zookeeper_settings": {"maxClientCnxns": 80}}, ("zookeeper",)),
-    Setting("kafka", {"kafka_settings": {"log.cleaner.threads": 2}}, ("kafka",)),
-    Setting("cassandra", {"cassandra_settings": {"compaction_throughput": "24MiB/s"}}, ("cassandra",)),
+    Setting(
+        "zookeeper",
+        {"zookeeper_settings": {"maxClientCnxns": 80}},
+        Moment("ZooKeeper", RESTART, 3),
+        ("zookeeper",),
+    ),
+    Setting(
+        "kafka", {"kafka_settings": {"log.cleaner.threads": 2}}, Moment("Kafka", RESTART, 10), ("kafka",)
+    ),
+    Setting(
+        "cassandra",
+        {"cassandra_settings": {"compaction_throughput": "24MiB/s"}},
+        Moment("Cassandra", RESTART, 25),
+        ("cassandra",),
+    ),
     Setting(
         "postgresql",
         {"postgresql_settings": {"log_autovacuum_min_duration": "20s"}},
+        Moment("PostgreSQL", RESTART, 1),
         ("postgresql@15-main",),
         # They end where their database goes away, and systemd starts them again.
         followers=("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"),
     ),
-    Setting("relay", {"relay_batch_size": 4000}, ("relay",)),
+    Setting(
+        "relay",
+        {"relay_batch_size": 4000},
+        Moment("Relay from PostgreSQL to Kafka", RESTART, 0.5),
+        ("relay",),
+    ),
     Setting(
         "spark",
         {"spark_settings": {"spark.executor.logs.rolling.maxRetainedFiles": 5}},
+        Moment("Spark workers", RESTART, 5),
         ("spark_master", "spark_worker", "users_stream"),
     ),
 ]
-VARIABLES = {name: value for setting in SETTINGS for name, value in setting.variables.items()}
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.service)
-def test_a_changed_setting_restarts_its_units_alone(setting: Setting) -> None:
+def test_a_changed_setting_restarts_its_units_alone(setting: Setting, applied: dict[str, Any]) -> None:
+    """Although the rollout is killed on its way: a run of everything completes it."""
     leaders = {
         service: host_named(members(service)[0]).check_output(f"millrace leader {service}")
         for service in ("zookeeper", "kafka")
     }
     before = starts()
+    applied |= setting.variables
     with users_flowing() as flow:
-        completed(play("site.yml", "--tags", setting.service, variables=setting.variables))
+        assert play("site.yml", "--tags", setting.service, variables=applied, until=setting.killed).killed
+        completed(play("site.yml", variables=applied))
     found = {unit: there for unit, there in restarted(before).items() if unit not in setting.followers}
     assert set(found) == set(setting.units)
     for unit, there in found.items():
@@ -69,23 +96,42 @@ def test_a_changed_setting_restarts_its_units_alone(setting: Setting) -> None:
         assert_one_by_one(unit)
         if unit in leaders:
             assert there[-1] == leaders[unit], "the one that led was not the last to restart"
-    if setting.service != "postgresql":
-        assert flow.refused == []
-    run = completed(play("site.yml", "--tags", setting.service, variables=setting.variables))
-    assert set(run.changed.values()) == {0}
-
-
-def test_a_rollout_that_is_killed_goes_on() -> None:
-    """Killed with one broker restarted, or in the midst of it: the next run restarts the others alone."""
-    variables = {"kafka_settings": {"log.cleaner.threads": 1}}
-    moment = Moment("Kafka", "systemd_service : Restart where it must be, one host after the other", 8)
-    assert play("site.yml", "--tags", "kafka", variables=variables, until=moment).killed
-    completed(play("site.yml", "--tags", "kafka", variables=variables))
+    assert_flowing(flow, setting.service)
     assert_whole()
     before = starts()
-    run = completed(play("site.yml", "--tags", "kafka", variables=variables))
+    run = completed(play("site.yml", variables=applied))
     assert set(run.changed.values()) == {0}
     assert restarted(before) == {}
+
+
+def test_a_member_that_another_keeps_from_being_whole_is_left_alone(applied: dict[str, Any]) -> None:
+    """A broker hangs while another restarts: the rollout stops, and the next one takes away no second member."""
+    leader = host_named(members("kafka")[0]).check_output("millrace leader kafka")
+    first, hung = [name for name in members("kafka") if name != leader]
+    applied |= {"kafka_settings": {"log.cleaner.threads": 1}}
+
+    def hang(signal: str) -> None:
+        host_named(hung).check_output(f"systemctl kill --signal={signal} kafka")
+
+    before = starts()
+    with users_flowing():
+        try:
+            run = play(
+                "site.yml", "--tags", "kafka", variables=applied,
+                meanwhile=(Moment("Kafka", RESTART, 2), lambda: hang("STOP")),
+            )  # fmt: skip
+            assert run.code == 2
+            assert restarted(before) == {"kafka": [first]}, run.output[-6000:]
+            between = starts()
+            run = play("site.yml", "--tags", "kafka", variables=applied)
+            assert run.code == 2
+            assert restarted(between) == {}, run.output[-6000:]
+        finally:
+            hang("CONT")
+        completed(play("site.yml", "--tags", "kafka", variables=applied))
+    assert sorted(restarted(between)["kafka"]) == sorted([hung, leader])
+    assert_one_by_one("kafka")
+    assert_whole()
 
 
 BROKEN = [
@@ -102,17 +148,16 @@ BROKEN = [
 
 @pytest.mark.parametrize(("service", "variables", "reason"), BROKEN, ids=[entry[0] for entry in BROKEN])
 def test_a_broken_setting_stops_at_the_first_host(
-    service: str, variables: dict[str, Any], reason: str
+    service: str, variables: dict[str, Any], reason: str, applied: dict[str, Any]
 ) -> None:
     before = starts()
     with users_flowing() as flow:
-        run = play("site.yml", "--tags", service, variables=variables)
+        run = play("site.yml", "--tags", service, variables=applied | variables)
     assert run.code == 2
     assert reason in run.output, run.output[-6000:]
     assert set(restarted(before)) <= {service}
     assert len(restarted(before).get(service, [])) <= 1
-    assert flow.refused == []
-    mended = {name: value for name, value in VARIABLES.items() if name in variables}
-    completed(play("site.yml", "--tags", service, variables=mended))
+    assert_flowing(flow, service)
+    completed(play("site.yml", "--tags", service, variables=applied))
     assert_whole()
     assert set(restarted(before)) <= {service}

@@ -1,5 +1,5 @@
 """Prints what the load and the watch have written since a number of lines, and how it stands:
-look.py FOLDER UNIT COMMITS READABLE, with the unit that is the load.
+look.py FOLDER COMMITS READABLE UNIT..., with the units that are asked whether they run.
 
 One look is one login: a login costs a tenth of a second of CPU, on the machine that is measured.
 """
@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-folder, unit, commits, readable = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+folder, commits, readable, units = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
 
 
 def lines(name: str, since: int) -> list[list[str]]:
@@ -22,7 +22,11 @@ def lines(name: str, since: int) -> list[list[str]]:
 # In this order: what is readable was committed before, and a load may end between two questions.
 found = lines("readable", readable)
 stored = lines("journal", commits)
-running = subprocess.run(["systemctl", "is-active", "-q", unit], check=False).returncode == 0
+running = [
+    unit
+    for unit in units
+    if subprocess.run(["systemctl", "is-active", "-q", unit], check=False).returncode == 0
+]
 print(
     json.dumps(
         {

@@ -54,13 +54,17 @@ for _ in range(TRIES):
         time.sleep(0.2)
     found = processes()
     left_over = temporary()
-    while not temporary() - left_over:
+    while True:
+        done = newest("commits")
+        if temporary() - left_over:
+            break
         if time.monotonic() > deadline:
             sys.exit("the streaming job commits nothing")
     for process in found:
         with contextlib.suppress(ProcessLookupError):  # Java forks for some of its work with files
             os.kill(process, signal.SIGKILL)
-    if newest("offsets") == newest("commits") + 1:
+    # Neither renamed, nor the next batch begun.
+    if newest("commits") == done and newest("offsets") == done + 1:
         json.dump({"batch": newest("offsets")}, sys.stdout)
         break
 else:
