@@ -153,8 +153,12 @@ def partition(target: Target, *, into: bool = True, out: bool = True) -> Fault:
             ]
         if out:
             rules += [
-                f"add rule inet {TABLE} output meta skuid {unit.name} {packets} drop"
-                for packets in (f"ip daddr {{ {peers} }}", f"tcp dport {zookeeper}")
+                f"add rule inet {TABLE} output {packets} drop"
+                for packets in (
+                    f"ip daddr {{ {peers} }} tcp sport {{ {broker}, {client} }}",
+                    f"ip daddr {{ {peers} }} tcp dport {broker}",
+                    f"tcp dport {zookeeper}",
+                )
             ]
         return _filter([unit.host_name], lambda _: rules)
 
