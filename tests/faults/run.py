@@ -88,8 +88,9 @@ def run(scenario: Scenario) -> Result:
             batches = flow.batches(first)
         result.without_progress = batches.without_progress(began, batches.asked)
         result.catch_up = batches.caught_up(over)
-        _hold("without progress", result.without_progress, scenario.without_progress, result)
-        _hold("catching up", result.catch_up, scenario.catch_up, result)
+        longest = min(scenario.without_progress * flow.PATIENCE, scenario.stand_still)
+        _hold("without progress", result.without_progress, longest, result)
+        _hold("catching up", result.catch_up, scenario.catch_up * flow.PATIENCE, result)
         if not caught_up:
             result.faults.append("rows are late, and a minute beyond the bound they still were")
         result.faults += whole(WHOLE)
@@ -135,5 +136,5 @@ def _inject(scenario: Scenario, ends: ExitStack) -> float:
 
 
 def _hold(name: str, seen: float, bound: float, result: Result) -> None:
-    if seen > bound * flow.PATIENCE:
-        result.faults.append(f"{seen:.0f} s {name}: it must be at most {bound * flow.PATIENCE:.0f} s")
+    if seen > bound:
+        result.faults.append(f"{seen:.0f} s {name}: it must be at most {bound:.0f} s")

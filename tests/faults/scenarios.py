@@ -31,6 +31,8 @@ class Scenario:
     steps: tuple[Step, ...]
     without_progress: float
     catch_up: float
+    # However patient one is, rows must not stand still for so long: the fault itself lasts a minute.
+    stand_still: float = float("inf")
     # How many hosts with data it takes for rows to flow meanwhile.
     data_hosts: int = 1
 
@@ -38,7 +40,7 @@ class Scenario:
 SCENARIOS = (
     Scenario("leading-broker-killed", (Step(0, faults.kill(targets.leader)),), 30, 60),
     Scenario("controller-killed", (Step(0, faults.kill(targets.controller)),), 30, 60),
-    Scenario("broker-paused", (Step(0, faults.pause(targets.leader), 60),), 60, 60),
+    Scenario("broker-paused", (Step(0, faults.pause(targets.leader), 60),), 40, 60, stand_still=55),
     Scenario("two-brokers-down", (Step(0, faults.down(targets.leader_and_another), 60),), 120, 120),
     Scenario(
         "zookeeper-one-then-two-down",
@@ -49,9 +51,21 @@ SCENARIOS = (
         60,
         90,
     ),
-    Scenario("broker-cut-off", (Step(0, faults.partition(targets.leader), 60),), 60, 90),
-    Scenario("broker-cut-off-inwards", (Step(0, faults.partition(targets.leader, out=False), 60),), 60, 90),
-    Scenario("broker-cut-off-outwards", (Step(0, faults.partition(targets.leader, into=False), 60),), 60, 90),
+    Scenario("broker-cut-off", (Step(0, faults.partition(targets.leader), 60),), 40, 90, stand_still=55),
+    Scenario(
+        "broker-cut-off-inwards",
+        (Step(0, faults.partition(targets.leader, out=False), 60),),
+        40,
+        90,
+        stand_still=55,
+    ),
+    Scenario(
+        "broker-cut-off-outwards",
+        (Step(0, faults.partition(targets.leader, into=False), 60),),
+        40,
+        90,
+        stand_still=55,
+    ),
     Scenario("packets-lost", (Step(0, faults.loss("kafka", percent=2), 60),), 30, 60),
     Scenario("slow-link", (Step(0, faults.slow_link(targets.leader, "4mbit"), 60),), 30, 60),
     Scenario(
