@@ -229,10 +229,21 @@ def full_disk(target: Target) -> Fault:
 
         def ends() -> None:
             unit.host.check_output(f"rm -f {ballast}")
-            met = f"journalctl -u {unit.name} --since @{since:.0f} -o cat | grep -q 'No space left on device'"
+            met = f"journalctl -u {unit.name} --since @{since:.0f} -o cat | grep -Eqi 'no space left on device|insufficient disk space'"
             assert unit.host.run(met).rc == 0, f"{unit.name} did not need the room"
 
         return ends
+
+    return inject
+
+
+def flush(target: Target) -> Fault:
+    """Have a node of Cassandra write its memtables to disk, which it would only do after hours of such a small flow."""
+
+    def inject() -> None:
+        for unit in target():
+            # It may die of it.
+            unit.host.run("nodetool flush")
 
     return inject
 

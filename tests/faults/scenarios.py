@@ -159,6 +159,7 @@ SCENARIOS = (
         (
             Step(0, faults.small_disk(targets.member("cassandra"), free_mb=256)),
             Step(60, faults.full_disk(targets.member("cassandra")), 60),
+            Step(70, faults.flush(targets.member("cassandra"))),
         ),
         60,
         90,
