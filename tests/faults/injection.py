@@ -217,7 +217,7 @@ def small_disk(target: Target, free_mb: int) -> Fault:
 
 
 def full_disk(target: Target) -> Fault:
-    """Fill the small disk to its last byte; undone, there is room again. The unit must have met it."""
+    """Fill the small disk to its last byte; undone, there is room again. The unit must have died of it."""
 
     def inject() -> Undo:
         [unit] = target()
@@ -225,12 +225,12 @@ def full_disk(target: Target) -> Fault:
         unit.host.run(f"dd if=/dev/zero of={ballast} bs=64k status=none")
         free = unit.host.check_output(f"df --output=avail {DISKS}/{unit.name} | tail -1")
         assert int(free) == 0, f"{free} KiB are free"
-        since = now()
+        restarts = f"systemctl show -p NRestarts --value {unit.name}"
+        before = int(unit.host.check_output(restarts))
 
         def ends() -> None:
             unit.host.check_output(f"rm -f {ballast}")
-            met = f"journalctl -u {unit.name} --since @{since:.0f} -o cat | grep -Eqi 'no space left on device|insufficient disk space'"
-            assert unit.host.run(met).rc == 0, f"{unit.name} did not need the room"
+            assert int(unit.host.check_output(restarts)) > before, f"{unit.name} did not need the room"
 
         return ends
 
