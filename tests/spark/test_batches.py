@@ -235,8 +235,9 @@ def test_a_table_that_refuses_fails_the_batch(spark, batches: Batches, written: 
 
 
 def test_a_write_that_hangs_fails_the_batch(spark, batches: Batches, written: Written) -> None:
-    written.hangs, batches.write_deadline = "users_by_country", 1.0
-    with pytest.raises(StalledError, match="within 1 s while writing users_by_country: is the cluster up"):
+    # On a machine that has other things to do, the other table is written within this time, too.
+    written.hangs, batches.write_deadline = "users_by_country", 5.0
+    with pytest.raises(StalledError, match="within 5 s while writing users_by_country: is the cluster up"):
         batches(records(spark, message(user(1))), 0)
     written.released.set()
 
