@@ -59,7 +59,7 @@ def record(round_: int, name: str, result: Result) -> None:
 
 
 def pytest_configure() -> None:
-    name = os.environ.get("MILLRACE_ENV", environments.DEFAULT_NAME)
+    name = environments.name_from_environment()
     if name != ENVIRONMENT:
         raise pytest.UsageError(
             f"faults are injected into environment {ENVIRONMENT!r} and no other, this is {name!r}: run `make faults`"

@@ -117,6 +117,12 @@ def checked(first: int) -> dict[str, Any]:
     return answer
 
 
+def wrong(seen: dict[str, Any]) -> list[str]:
+    """What `checked` saw that must not be."""
+    names = ("lost", "doubled", "different", "quarantined", "dead_letters")
+    return [f"{name}: {seen[name]}" for name in names if seen[name]]
+
+
 def counted(began: float) -> dict[str, Any]:
     """Have the rollup count the minutes since `began`, compare it with PostgreSQL, and audit all rows of these minutes."""
     start = datetime.fromtimestamp(began, UTC).replace(second=0, microsecond=0)

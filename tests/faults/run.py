@@ -96,9 +96,7 @@ def run(scenario: Scenario) -> Result:
         result.faults += whole(WHOLE)
         result.seen = flow.checked(first)
         result.lost, result.doubled = result.seen["lost"], result.seen["doubled"]
-        for name in ("lost", "doubled", "different", "quarantined", "dead_letters"):
-            if result.seen[name]:
-                result.faults.append(f"{name}: {result.seen[name]}")
+        result.faults += flow.wrong(result.seen)
     except (AssertionError, RuntimeError, subprocess.SubprocessError) as error:
         result.faults.append(str(error))
     if result.faults:

@@ -51,20 +51,19 @@ SCENARIOS = (
         60,
         90,
     ),
-    Scenario("broker-cut-off", (Step(0, faults.partition(targets.leader), 60),), 40, 90, stand_still=55),
-    Scenario(
-        "broker-cut-off-inwards",
-        (Step(0, faults.partition(targets.leader, out=False), 60),),
-        40,
-        90,
-        stand_still=55,
-    ),
-    Scenario(
-        "broker-cut-off-outwards",
-        (Step(0, faults.partition(targets.leader, into=False), 60),),
-        40,
-        90,
-        stand_still=55,
+    *(
+        Scenario(
+            name,
+            (Step(0, faults.partition(targets.leader, into=into, out=out), 60),),
+            40,
+            90,
+            stand_still=55,
+        )
+        for name, into, out in (
+            ("broker-cut-off", True, True),
+            ("broker-cut-off-inwards", True, False),
+            ("broker-cut-off-outwards", False, True),
+        )
     ),
     Scenario("packets-lost", (Step(0, faults.loss("kafka", percent=2), 60),), 30, 60),
     Scenario("slow-link", (Step(0, faults.slow_link(targets.leader, "4mbit"), 60),), 30, 60),

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def pytest_configure() -> None:
-    name = os.environ.get("MILLRACE_ENV", environments.DEFAULT_NAME)
+    name = environments.name_from_environment()
     if name != ENVIRONMENT:
         raise pytest.UsageError(
             f"hosts of environment {ENVIRONMENT!r} are operated and no others, this is {name!r}: run `make test-operations`"
@@ -187,8 +187,7 @@ def users_flowing() -> Iterator[Flow]:
         f" {found.without_progress:.0f} s without a further readable one",
         flush=True,
     )
-    wrong = ("lost", "doubled", "different", "quarantined", "dead_letters")
-    assert not any(seen[name] for name in wrong), seen
+    assert flow.wrong(seen) == []
 
 
 # Seconds without a further readable row that a restart of a service, member by member, may cost; the streaming job takes
