@@ -22,7 +22,8 @@ description:
     seen to serve since is only waited for. One that runs something else, was not seen to serve with it and doesn't pass
     I(check), has nothing to lose and is started anew at once.
   - I(step=restart) restarts it. With I(gate) it refuses to begin unless I(check) passes, so that a rollout stops at the
-    first member that doesn't come back.
+    first member that doesn't come back. Without, it lets I(check) have its time once, and goes on whatever that says; what
+    has just lost its workers has then done something for its users before it is away itself.
   - On failure the unit's log says why in the message. A unit that keeps dying is not waited for.
 options:
   name: {description: Name of the unit., type: str, required: true}
@@ -229,6 +230,9 @@ def main() -> None:
         elif params["step"] == "restart" and restart:
             if params["gate"]:
                 require_whole(params)
+            elif params["check"]:
+                # There a job that has just lost its workers waits until it has committed.
+                passes(params["check"])
             act(params, "reload" if params["reload"] and not params["restart"] else "restart", record, wanted)
         last = restart and bool(params["last"]) and passes(params["last"])[0]
     except (OSError, UnitError) as error:
