@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.faults.flow import PATIENCE
+from tests.faults.flow import begin as resume
 from tests.operations.conftest import (
+    LONGEST_PAUSE,
+    Moment,
     assert_flowing,
     assert_one_by_one,
     assert_whole,
@@ -36,9 +40,10 @@ def test_a_service_restarts_member_by_member(service: str) -> None:
 
 def test_everything_restarts_in_order() -> None:
     before = starts()
-    with users_flowing():
+    with users_flowing() as flow:
         completed(play("ansible/restart.yml"))
     found = restarted(before)
+    assert_flowing(flow, "everything")
     assert set(found) >= {"zookeeper", "kafka", "cassandra", "spark_worker", "airflow-scheduler"}
     assert_whole()
 
@@ -52,7 +57,10 @@ def test_an_unknown_service_is_refused_with_the_list() -> None:
 def test_hosts_reboot_one_by_one() -> None:
     before = {name: boot(name) for name in hosts()}
     assert "" not in before.values()
-    with users_flowing():
-        completed(play("ansible/reboot.yml"))
+    # Control is the first host: there is nothing to store users in, nor what stores them, until it is back.
+    back = Moment("Reboot, host by host", "Every cluster is whole")
+    with users_flowing() as flow:
+        completed(play("ansible/reboot.yml", meanwhile=(back, resume)))
+    assert flow.without_progress <= LONGEST_PAUSE * PATIENCE
     assert all(boot(name) not in ("", before[name]) for name in before)
     assert_whole()
