@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -51,8 +50,9 @@ class Batches:
     sinks: Sinks
     write_deadline: float = WRITE_DEADLINE_SECONDS
     failure: BaseException | None = None
-    # As many as the last batch had: what a batch holds is known when it has been read.
-    _records: int = sys.maxsize
+    # As many as the last batch had: what a batch holds is known when it has been read. The first is one task's: executors
+    # that all warm up at once on a small machine take twice as long for it.
+    _records: int = 0
     _countries: set[str] = field(default_factory=set)
     _made_for: dict[int, str | None] | None = None
     _made: transforms.Decoder | None = None

@@ -192,7 +192,8 @@ def users_flowing() -> Iterator[Flow]:
 
 # Seconds without a further readable row that a restart of a service, member by member, may cost; the streaming job takes
 # longest to start. Times PATIENCE. A row is committed whatever restarts, unless it is PostgreSQL.
-PAUSE = {"zookeeper": 20, "kafka": 40, "cassandra": 40, "relay": 30, "postgresql": 60}
+# With control, PostgreSQL and the job's driver reboot.
+PAUSE = {"reboot": 150, "zookeeper": 20, "kafka": 40, "cassandra": 40, "relay": 30, "postgresql": 60}
 LONGEST_PAUSE, COMMIT_PAUSE = 90, 10
 
 

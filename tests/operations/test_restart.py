@@ -7,7 +7,7 @@ import pytest
 from tests.faults.flow import PATIENCE
 from tests.faults.flow import begin as resume
 from tests.operations.conftest import (
-    LONGEST_PAUSE,
+    PAUSE,
     Moment,
     assert_flowing,
     assert_one_by_one,
@@ -61,6 +61,6 @@ def test_hosts_reboot_one_by_one() -> None:
     back = Moment("Reboot, host by host", "Every cluster is whole")
     with users_flowing() as flow:
         completed(play("ansible/reboot.yml", meanwhile=(back, resume)))
-    assert flow.without_progress <= LONGEST_PAUSE * PATIENCE
+    assert flow.without_progress <= PAUSE["reboot"] * PATIENCE
     assert all(boot(name) not in ("", before[name]) for name in before)
     assert_whole()
