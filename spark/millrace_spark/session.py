@@ -75,9 +75,8 @@ def start(name: str, defaults: Mapping[str, str], secret: Mapping[str, str]) -> 
     for key, value in defaults.items():
         if key.startswith(("spark.driver.", "spark.ui.show")):  # what the JVM takes at its start alone
             at_launch.set(key, value)
-    options = defaults.get("spark.driver.extraJavaOptions", "")
     log_settings = (CONF_DIR / "log4j2.properties").as_uri()
-    at_launch.set("spark.driver.extraJavaOptions", f"{options} -Dlog4j2.configurationFile={log_settings}")
+    at_launch.set("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={log_settings}")
     gateway = launch_gateway(at_launch)  # type: ignore[no-untyped-call]
     conf = SparkConf(_jvm=gateway.jvm).setAppName(name)
     for key, value in defaults.items():
