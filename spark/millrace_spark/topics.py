@@ -37,10 +37,9 @@ _SOURCE_OPTIONS: Final = {
     # such times add up. A fetch is so small that it comes through a slow link within them.
     "kafka.request.timeout.ms": "2500",
     "kafka.max.partition.fetch.bytes": str(256 * 1024),
-    # A leader that is cut off answers the consumer of its own host, and has nothing new for it. What finds the new one is a
-    # copy of the task on another host (spark.speculation), or a consumer made anew, which may ask another broker: that
-    # takes a failed task, of which spark.task.maxFailures make up two minutes.
-    "kafkaConsumer.pollTimeoutMs": "15000",
+    # A leader that is cut off answers the consumer of its own host, and has nothing new for it. A consumer that is made anew
+    # may ask another broker who leads: that takes a failed task for each, of which spark.task.maxFailures make up two minutes.
+    "kafkaConsumer.pollTimeoutMs": "5000",
     # A first record after a quiet time is taken at once. In a steady flow a batch waits for some company,
     # because small batches cost half as much again per row; and it is never so large that a failed one
     # costs more than seconds.

@@ -57,8 +57,7 @@ SCENARIOS = (
         Scenario(
             name,
             (Step(0, faults.partition(targets.leader, into=into, out=out), OUTLASTED),),
-            # Where the cut-off broker's host runs the reading task, that is begun on another, too, after ten seconds.
-            55,
+            40,
             90,
         )
         for name, into, out in (
