@@ -70,6 +70,7 @@ def _run(checkpoint: Path, clients: connections.Connections, stop: threading.Eve
             countries=tables.countries(spark, keyspace),
             dead_letters=partial(topics.write_dead_letters, kafka=kafka, topic=schemas.DEAD_LETTER_TOPIC),
         ),
+        stop=stop,
     )
     try:
         query = (
@@ -93,7 +94,7 @@ def _run(checkpoint: Path, clients: connections.Connections, stop: threading.Eve
         Py4JError,
     ) as error:  # Py4JError: the JVM is gone, or did not stop in time
         if stop.is_set():
-            log.warning("stopped within a batch, which will come again: %s", _one_line(str(error)))
+            log.warning("stopped within a batch, which will come again: %s", session.one_line(str(error)))
             return None
         return _cause(error, write_batch.failure)
     finally:
@@ -106,12 +107,8 @@ def _run(checkpoint: Path, clients: connections.Connections, stop: threading.Eve
 def _cause(error: Exception, failure: BaseException | None) -> str:
     """Give the innermost cause in one line."""
     if failure is not None:
-        return f"{type(failure).__name__}: {_one_line(str(failure))}"
-    return _one_line(str(error))
-
-
-def _one_line(text: str) -> str:
-    return " | ".join(line.strip() for line in text.splitlines() if line.strip())[:2000]
+        return f"{type(failure).__name__}: {session.one_line(str(failure))}"
+    return session.one_line(str(error))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from pyspark import inheritable_thread_target
@@ -14,12 +16,16 @@ from pyspark.sql import DataFrame, Row
 from millrace.errors import MillraceError
 from millrace_spark import transforms
 from millrace_spark.registry import WriterSchemas
+from millrace_spark.session import one_line
 from millrace_spark.tables import Write
 from millrace_spark.transforms import Event
 
 log = logging.getLogger(__name__)
 
 WRITE_DEADLINE_SECONDS: Final = 300.0
+# A ring without a quorum may be back within this time: to begin anew costs cold JVMs longer than to wait.
+WRITE_AGAIN_SECONDS: Final = 120.0
+WRITE_PAUSE_SECONDS: Final = 5.0
 # A task costs as much as some hundred rows: so many rows are worth one.
 ROWS_PER_TASK: Final = 1000
 
@@ -42,12 +48,15 @@ class Sinks:
 class Batches:
     """The function that `foreachBatch` calls, and what it keeps from batch to batch.
 
-    Writing a batch again gives the same rows, so a batch may be cut off anywhere and come again.
+    Writing a batch again gives the same rows, so a batch may be cut off anywhere and come again. A write that fails is begun
+    again for `write_again` seconds, until the job is told to stop; one that hangs is given up after `write_deadline` seconds.
     """
 
     event: Event
     writers: WriterSchemas
     sinks: Sinks
+    stop: threading.Event
+    write_again: float = WRITE_AGAIN_SECONDS
     write_deadline: float = WRITE_DEADLINE_SECONDS
     failure: BaseException | None = None
     # As many as the last batch had: what a batch holds is known when it has been read. The first is one task's: executors
@@ -152,7 +161,7 @@ class Batches:
         """
         futures = {
             # In the job group of the query, so that stopping it cancels them.
-            name: self._pool.submit(inheritable_thread_target(lambda write=write, rows=rows: write(rows)))
+            name: self._pool.submit(inheritable_thread_target(partial(self._write_one, name, write, rows)))
             for name, (write, rows) in writes.items()
         }
         # Not for the others: where one fails for want of the driver's control connection, another may hang for it.
@@ -164,3 +173,14 @@ class Batches:
             raise StalledError(
                 f"no answer within {self.write_deadline:g} s while writing {', '.join(stalled)}: is the cluster up?"
             )
+
+    def _write_one(self, name: str, write: Write, rows: DataFrame) -> None:
+        """Write to one sink, again and again while that may help, and say so each time."""
+        until = time.monotonic() + self.write_again
+        while True:
+            try:
+                return write(rows)
+            except Exception as error:
+                if time.monotonic() >= until or self.stop.wait(WRITE_PAUSE_SECONDS):
+                    raise
+                log.warning("%s could not be written, and is begun again: %s", name, one_line(str(error)))

@@ -126,3 +126,8 @@ def log_to_stderr() -> None:
     """Send the job's own lines to standard error, one per event; the journal adds the time."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("py4j").setLevel(logging.WARNING)
+
+
+def one_line(text: str) -> str:
+    """Fold an error of the JVM, which has many lines, into the line of an event."""
+    return " | ".join(line.strip() for line in text.splitlines() if line.strip())[:2000]

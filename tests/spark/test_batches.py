@@ -103,7 +103,9 @@ def stop() -> threading.Event:
 @pytest.fixture
 def batches(server: RegistryServer, written: Written, stop: threading.Event) -> Batches:
     fetch = registry.fetcher(Registry(url=server.url))
-    return Batches(Event(schemas.users_created()), WriterSchemas(fetch, stop), written.sinks())
+    return Batches(
+        Event(schemas.users_created()), WriterSchemas(fetch, stop), written.sinks(), stop, write_again=0
+    )
 
 
 def ids(written: Written, table: str) -> list[str]:
@@ -232,6 +234,26 @@ def test_a_table_that_refuses_fails_the_batch(spark, batches: Batches, written: 
     assert set(ids(written, "users_by_id")) == set(ids(written, "users_by_country")) == {user(1)["user_id"]}
     assert reasons(written)[-1:] == [b"bad_magic"]
     assert {row.country for row in written.rows["countries"]} == {"Norway"}
+
+
+def test_a_table_that_refuses_for_a_while_is_written_when_it_is_back(
+    spark, batches: Batches, written: Written, caplog: pytest.LogCaptureFixture
+) -> None:
+    written.broken, batches.write_again = "users_by_id", 60
+    threading.Timer(2, setattr, (written, "broken", None)).start()
+    batches(records(spark, message(user(1))), 0)
+    assert ids(written, "users_by_id") == ids(written, "users_by_country") == [user(1)["user_id"]]
+    assert "users_by_id could not be written, and is begun again: users_by_id is down" in caplog.text
+
+
+def test_a_stop_ends_the_wait_for_a_table_that_refuses(
+    spark, batches: Batches, written: Written, stop: threading.Event
+) -> None:
+    written.broken, batches.write_again = "users_by_id", 60
+    threading.Timer(1, stop.set).start()
+    with pytest.raises(OSError, match="users_by_id is down"):
+        batches(records(spark, message(user(1))), 0)
+    assert "users_by_id" not in written.rows
 
 
 def test_a_write_that_hangs_fails_the_batch(spark, batches: Batches, written: Written) -> None:
