@@ -15,7 +15,7 @@ from tests.faults.flow import PATIENCE
 from tests.faults.injection import Fault
 
 # Seconds of a fault that rows must not wait for: their bounds stay below it, however patient one is.
-OUTLASTED = 60 * PATIENCE
+OUTLASTED = 90 * PATIENCE
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ SCENARIOS = (
         Scenario(
             name,
             (Step(0, faults.partition(targets.leader, into=into, out=out), OUTLASTED),),
-            40,
+            60,
             90,
         )
         for name, into, out in (
