@@ -39,7 +39,7 @@ _SOURCE_OPTIONS: Final = {
     "kafka.max.partition.fetch.bytes": str(256 * 1024),
     # A leader that is cut off answers the consumer of its own host, and has nothing new for it. A consumer that is made anew
     # may ask another broker who leads: that takes a failed task for each, of which spark.task.maxFailures make up two minutes.
-    "kafkaConsumer.pollTimeoutMs": "5000",
+    "kafkaConsumer.pollTimeoutMs": "3000",
     # A first record after a quiet time is taken at once. In a steady flow a batch waits for some company,
     # because small batches cost half as much again per row; and it is never so large that a failed one
     # costs more than seconds.
