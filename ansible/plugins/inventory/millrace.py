@@ -60,6 +60,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
             "cache_directory": str(environments.cache_directory()),
             "replication_factors": {name: topology.replication(name) for name in ("kafka", "cassandra")},
             "ansible_become": True,
+            "mitogen_ssh_compression": False,
             "ansible_ssh_private_key_file": str(directory / "ssh_key"),
             "ansible_ssh_common_args": (
                 f"-o UserKnownHostsFile={directory}/known_hosts"
