@@ -3,7 +3,7 @@
 Its state lies outside the clone, in ``$XDG_STATE_HOME/millrace/<name>/``:
 
     environment.yml   id, topology, provider, subnet, who makes its hosts and the clone that operates it
-    ssh_key[.pub]     the key of its hosts; known_hosts: what they answered with
+    ssh_key[.pub]     the key of its hosts; known_hosts: what they answered with; ssh_config: the way to them
     vault_key         encrypts secrets.yml; both are made once and never again
     terraform*        where Terraform makes its hosts: state and data
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -45,6 +46,17 @@ MAKERS = {
     "vagrant": "use `vagrant`, and the inventory inventories/vagrant",
     "terraform": "use `terraform` and the inventory inventories/terraform, or `make` with HOSTS=terraform",
 }
+SSH_CONFIG = """\
+# Written by Millrace; ssh reads no other file beside it.
+IdentityFile {key}
+IdentitiesOnly yes
+IdentityAgent none
+UserKnownHostsFile {known_hosts}
+GlobalKnownHostsFile /dev/null
+StrictHostKeyChecking accept-new
+PreferredAuthentications publickey
+"""
+SSH_JUMP = re.compile(r"[\w\[][\w.@:/\[\]-]*")
 
 
 class EnvironmentFault(Exception):
@@ -116,6 +128,26 @@ class Environment:
             "user": "vagrant",
         }
 
+    def ssh_config(self) -> Path:
+        """The file for ``ssh -F`` that leads to its hosts, and to nothing that a person's or the machine's own one says."""
+        path = self.directory / "ssh_config"
+        text = SSH_CONFIG.format(
+            key=_ssh_word(self.directory / "ssh_key"), known_hosts=_ssh_word(self.directory / "known_hosts")
+        )
+        if not self.subnet and (jump := os.environ.get("MILLRACE_SSH_JUMP")):
+            if not SSH_JUMP.fullmatch(jump):
+                raise EnvironmentFault(
+                    f"MILLRACE_SSH_JUMP={jump!r} is not a host as ssh takes it: [user@]host, or ssh://[user@]host[:port]"
+                )
+            # An ssh of its own: the way to the jump host is what the operator's configuration says.
+            text += f"ProxyCommand ssh -W [%h]:%p -- {jump}\n"
+        if not path.exists() or path.read_text() != text:
+            # Others may be reading it.
+            new = path.with_name(f".ssh_config.{os.getpid()}")
+            new.write_text(text)
+            new.replace(path)
+        return path
+
     @property
     def netmask(self) -> int:
         """Prefix length of the network that the hosts share with other environments."""
@@ -125,6 +157,11 @@ class Environment:
     def gateway(self) -> str:
         """The machine's own address in that network."""
         return str(NETWORKS[self.provider][1])
+
+
+def _ssh_word(path: Path) -> str:
+    """A path as ssh_config takes it, whatever it holds."""
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
 
 
 def state_directory() -> Path:
@@ -292,6 +329,7 @@ def show(create: bool) -> None:
                     if environment.subnet
                     else {}
                 ),
+                "ssh_config": str(environment.ssh_config()),
                 "public_key": (environment.directory / "ssh_key.pub").read_text().strip(),
                 "hosts": environment.hosts(),
             },
@@ -357,7 +395,8 @@ def summary() -> None:
     last = hosts[-1]
     login, with_terraform = f"vagrant ssh {last['name']}", ""
     if environment.made_by == "terraform":
-        login = f"ssh -i {environment.directory}/ssh_key {last['user']}@{last['operator_address']}"
+        where = f"{last['user']}@{last['operator_address']}"
+        login = shlex.join(["ssh", "-F", str(environment.ssh_config()), where])
         with_terraform = " HOSTS=terraform"
     click.echo(
         f"\nNext: make status{with_terraform}, make verify{with_terraform}; ssh: {login}; "

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from millrace import environment as environments
 from millrace import secrets
+
+ANY_FOLDER = 'it\'s a "folder" of Jörg, 100%d \\ {{ here }}'
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +111,57 @@ def test_lost_secrets_are_not_made_anew(lost: str, state: Path, monkeypatch: pyt
     (state / "one" / lost).unlink()
     with pytest.raises(secrets.SecretsFault, match=f"{lost} is gone"):
         current("one", monkeypatch)
+
+
+def ssh_settings(file: Path) -> dict[str, str]:
+    """What ssh makes of a file, by setting."""
+    said = subprocess.check_output(["ssh", "-F", file, "-G", "10.0.3.33"], text=True)
+    return dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
+
+
+def test_ssh_finds_key_and_known_hosts_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ANY_FOLDER))
+    monkeypatch.setenv("MILLRACE_SSH_JUMP", "for-hosts-elsewhere")
+    environment = current("one", monkeypatch)
+    settings = ssh_settings(environment.ssh_config())
+    # ssh prints the one before and the other after %% has become %.
+    assert settings["identityfile"].replace("%%", "%") == str(environment.directory / "ssh_key")
+    assert settings["userknownhostsfile"] == str(environment.directory / "known_hosts")
+    assert settings["identitiesonly"] == "yes"
+    assert "proxycommand" not in settings, "hosts of one's own bridge are not reached by a detour"
+
+
+def test_ansible_gives_ssh_that_file_and_nothing_of_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ANY_FOLDER))
+    environment = current("one", monkeypatch)
+    monkeypatch.setenv("ANSIBLE_REMOTE_PORT", "1")
+    for kind in ("", "COMMON_", "EXTRA_"):
+        monkeypatch.setenv(f"ANSIBLE_SSH_{kind}ARGS", "-o Port=1")
+    # Ansible prints the command of its ssh, which is a harmless one here.
+    ping = "all -i inventories/vagrant -vvv -m ping -e ansible_ssh_executable=/bin/false".split()
+    said = subprocess.run(
+        [Path(sys.executable).with_name("ansible"), *ping],
+        cwd=environments.topologies.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    words = shlex.split(next(line for line in said.splitlines() if "SSH: EXEC" in line).split("EXEC ", 1)[1])
+    assert words[:3] == ["/bin/false", "-F", str(environment.ssh_config())]
+    assert "Port=1" not in words
+    assert "Port=22" in words
+
+
+def test_a_jump_host_is_set_on_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLRACE_HOSTS", "terraform")
+    monkeypatch.setenv("MILLRACE_TERRAFORM", "aws")
+    environment = current("cloud", monkeypatch)
+    assert "proxycommand" not in ssh_settings(environment.ssh_config())
+    monkeypatch.setenv("MILLRACE_SSH_JUMP", "me@jump.example")
+    assert ssh_settings(environment.ssh_config())["proxycommand"] == "ssh -W [%h]:%p -- me@jump.example"
+    for wrong in ("-oProxyCommand=sh", "jump; sh", "jump\nUser root", "$(sh)"):
+        monkeypatch.setenv("MILLRACE_SSH_JUMP", wrong)
+        with pytest.raises(environments.EnvironmentFault, match="MILLRACE_SSH_JUMP"):
+            environment.ssh_config()
