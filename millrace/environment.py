@@ -3,7 +3,7 @@
 Its state lies outside the clone, in ``$XDG_STATE_HOME/millrace/<name>/``:
 
     environment.yml   id, topology, provider, subnet, who makes its hosts and the clone that operates it
-    ssh_key[.pub]     the key of its hosts; known_hosts: what they answered with
+    ssh_key[.pub]     the key of its hosts; known_hosts: what they answered with; ssh_config: the way to them
     vault_key         encrypts secrets.yml; both are made once and never again
     terraform*        where Terraform makes its hosts: state and data
 """
@@ -13,30 +13,30 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import pwd
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import uuid
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
 
-from millrace import secrets, terraform
+from millrace import machine, secrets, terraform
 from millrace import topology as topologies
 
 DEFAULT_NAME = "mill"
 DEFAULT_TOPOLOGY = "compact"
-# The exit code of a fault that was told; the scripts that call this add nothing to it (scripts/lib.sh).
-FAULT = 70
 # Every environment owns a slice of the network that its provider offers by default: 30 hosts each.
 NETWORKS = {
-    "lxc": ipaddress.ip_network("10.0.3.0/24"),
-    "virtualbox": ipaddress.ip_network("192.168.56.0/24"),
-    "libvirt": ipaddress.ip_network("192.168.56.0/24"),
+    "lxc": ipaddress.IPv4Network("10.0.3.0/24"),
+    "virtualbox": ipaddress.IPv4Network("192.168.56.0/24"),
+    "libvirt": ipaddress.IPv4Network("192.168.56.0/24"),
 }
 SLICE_PREFIX = 27
 LAST_INDEX = 2 ** (32 - SLICE_PREFIX) - 2
@@ -45,6 +45,17 @@ MAKERS = {
     "vagrant": "use `vagrant`, and the inventory inventories/vagrant",
     "terraform": "use `terraform` and the inventory inventories/terraform, or `make` with HOSTS=terraform",
 }
+SSH_CONFIG = """\
+# Written by Millrace; ssh reads no other file beside it.
+IdentityFile {key}
+IdentitiesOnly yes
+IdentityAgent none
+UserKnownHostsFile {known_hosts}
+GlobalKnownHostsFile /dev/null
+StrictHostKeyChecking accept-new
+PreferredAuthentications publickey
+"""
+SSH_JUMP = re.compile(r"[\w\[][\w.@:/\[\]-]*")
 
 
 class EnvironmentFault(Exception):
@@ -116,6 +127,26 @@ class Environment:
             "user": "vagrant",
         }
 
+    def ssh_config(self) -> Path:
+        """The file for ``ssh -F`` that leads to its hosts, and to nothing that a person's or the machine's own one says."""
+        path = self.directory / "ssh_config"
+        text = SSH_CONFIG.format(
+            key=_ssh_word(self.directory / "ssh_key"), known_hosts=_ssh_word(self.directory / "known_hosts")
+        )
+        if not self.subnet and (jump := os.environ.get("MILLRACE_SSH_JUMP")):
+            if not SSH_JUMP.fullmatch(jump):
+                raise EnvironmentFault(
+                    f"MILLRACE_SSH_JUMP={jump!r} is not a host as ssh takes it: [user@]host, or ssh://[user@]host[:port]"
+                )
+            # An ssh of its own: the way to the jump host is what the operator's configuration says.
+            text += f"ProxyCommand ssh -W [%h]:%p -- {jump}\n"
+        if not path.exists() or path.read_text() != text:
+            # Others may be reading it.
+            new = path.with_name(f".ssh_config.{os.getpid()}")
+            new.write_text(text)
+            new.replace(path)
+        return path
+
     @property
     def netmask(self) -> int:
         """Prefix length of the network that the hosts share with other environments."""
@@ -125,6 +156,11 @@ class Environment:
     def gateway(self) -> str:
         """The machine's own address in that network."""
         return str(NETWORKS[self.provider][1])
+
+
+def _ssh_word(path: Path) -> str:
+    """A path as ssh_config takes it, whatever it holds."""
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
 
 
 def state_directory() -> Path:
@@ -175,7 +211,8 @@ def current(*, create: bool = False) -> Environment:
     if environment is None:
         if not create:
             raise EnvironmentFault(
-                f"environment {name!r} does not exist yet; `make up` (or `vagrant up`) makes it"
+                f"environment {name!r} does not exist yet in {state_directory()};"
+                f" {_elsewhere(name) or '`make up` (or `vagrant up`) makes it'}"
             )
         return _create(name, wanted or DEFAULT_TOPOLOGY)
     environment.require_maker(os.environ.get("MILLRACE_HOSTS"))
@@ -203,10 +240,11 @@ def _create(name: str, topology: str) -> Environment:
     if maker not in MAKERS:
         raise EnvironmentFault(f"MILLRACE_HOSTS={maker!r} is not one of {', '.join(MAKERS)}")
     provider = detect_provider() if maker == "vagrant" else terraform.provider_from_environment()
-    subnet = _free_subnet(provider) if provider in NETWORKS else ""
-    environment = Environment(
-        name, str(uuid.uuid4()), str(topologies.ROOT), topology, provider, subnet, maker
-    )
+    environment = Environment(name, str(uuid.uuid4()), str(topologies.ROOT), topology, provider, "", maker)
+    if provider in NETWORKS:
+        here = machine.look()
+        _require_names(environment, here)
+        environment = replace(environment, subnet=_free_subnet(provider, here))
     environment.load_topology()
     try:
         environment.directory.mkdir(mode=0o700, parents=True)
@@ -240,21 +278,89 @@ def _write(environment: Environment) -> None:
     path.write_text(yaml.safe_dump(asdict(environment), sort_keys=False))
 
 
-def _free_subnet(provider: str) -> str:
-    """Return the first slice of the provider's network that no environment has."""
+def _elsewhere(name: str) -> str:
+    """Where an environment of that name is that is not this person's, or not in this state directory."""
+    claim = machine.claim_of(name)
+    return f"on this machine there is {claim}: go on there, or choose another name" if claim else ""
+
+
+def _require_names(environment: Environment, here: machine.Machine) -> None:
+    """Refuse names that others' hosts have, and the name of an environment that another state directory has."""
+    names = {host["name"] for host in environment.hosts()}
+    for claim in here.claims:
+        if claim.name == environment.name and claim.id != environment.id:
+            if claim.directory == str(environment.directory.resolve()):
+                raise EnvironmentFault(
+                    f"hosts of an earlier environment {claim.name!r} are there, and its state in"
+                    f" {claim.directory} is not; `make down` removes them"
+                )
+            raise EnvironmentFault(_taken(environment.name, str(claim)))
+    for container in here.containers:
+        if container.name in names and here.owner(container) != environment.id:
+            raise EnvironmentFault(_taken(container.name, here.holder(container)))
+
+
+def _taken(name: str, holder: str) -> str:
+    return (
+        f"the name {name!r} is taken on this machine: {holder};"
+        " go on there, remove it there, or choose another name: MILLRACE_ENV=other"
+    )
+
+
+def _free_subnet(provider: str, here: machine.Machine) -> str:
+    """Return the first slice of the provider's network in which there is nobody."""
     taken = {
-        found.subnet
+        found.subnet: f"environment {found.name!r}"
         for path in state_directory().glob("*/environment.yml")
         if (found := load(path.parent.name))
     }
     # The first slice holds the machine's own address and the provider's defaults.
     for subnet in list(NETWORKS[provider].subnets(new_prefix=SLICE_PREFIX))[1:]:
         if str(subnet) not in taken:
-            return str(subnet)
+            there = here.in_use(subnet) or machine.answering(subnet)
+            if there is None:
+                return str(subnet)
+            taken[str(subnet)] = there
     raise EnvironmentFault(
-        f"all {len(taken)} slices of {NETWORKS[provider]} are taken: {', '.join(sorted(taken))};"
-        f" remove an environment that is no longer needed (they are listed in {state_directory()})"
+        f"all slices of {NETWORKS[provider]} are taken; remove an environment that is no longer needed:"
+        + "".join(f"\n  {subnet}: {there}" for subnet, there in sorted(taken.items()))
     )
+
+
+def claim(environment: Environment) -> None:
+    """Take the names and addresses of an environment on this machine, before its hosts are made; again, when they change.
+
+    Where it never had them and others have by now, it moves to a free slice.
+    Raises `EnvironmentFault` with the holder where it can't be had.
+    """
+    if not environment.subnet:
+        return
+    with machine.locked():
+        here = machine.look()
+        _require_names(environment, here)
+        known = {here.owner(container) for container in here.containers} | {claim.id for claim in here.claims}
+        settled = environment.id in known
+        for host in environment.hosts():
+            there = here.in_use(ipaddress.IPv4Network(host["address"]), environment.id)
+            if there and settled:
+                raise EnvironmentFault(
+                    f"{host['name']} has the address {host['address']}, and so has {there}; remove one of them"
+                )
+            if there:
+                environment = replace(environment, subnet=_free_subnet(environment.provider, here))
+                _write(environment)
+                break
+        machine.claim(
+            machine.Claim(
+                name=environment.name,
+                id=environment.id,
+                hosts=[host["name"] for host in environment.hosts()],
+                subnet=environment.subnet,
+                user=pwd.getpwuid(os.getuid()).pw_name,
+                directory=str(environment.directory.resolve()),
+                clone=environment.clone,
+            )
+        )
 
 
 def detect_provider() -> str:
@@ -292,12 +398,48 @@ def show(create: bool) -> None:
                     if environment.subnet
                     else {}
                 ),
+                "ssh_config": str(environment.ssh_config()),
                 "public_key": (environment.directory / "ssh_key.pub").read_text().strip(),
                 "hosts": environment.hosts(),
             },
             indent=1,
         )
     )
+
+
+@main.command("claim")
+@click.option("--create", is_flag=True, help="Make the environment if there is none.")
+def claim_current(create: bool) -> None:
+    """Take the current environment's names and addresses on this machine, or say who has them."""
+    claim(current(create=create))
+
+
+@main.command()
+@click.argument("host", required=False)
+def containers(host: str | None) -> None:
+    """Print the LXC containers that are hosts of the environment: all, or the one of HOST.
+
+    Others that have the name of one are told, and are a fault where there is no such environment.
+    """
+    name, here = name_from_environment(), machine.look()
+    environment = load(name)
+    directory = str((state_directory() / name).resolve())
+    # What it carries is known even where its state is lost.
+    mine = {claim.id for claim in here.claims if claim.directory == directory}
+    if environment:
+        mine.add(environment.id)
+    claimed = {claim.id: claim.name for claim in here.claims}
+    for container in here.containers:
+        if host and container.name not in (host, f"{name}-{host}"):
+            continue
+        owner = here.owner(container)
+        if owner in mine:
+            click.echo(container.name)
+        elif owner and container.name.startswith(f"{name}-") and claimed.get(owner, name) == name:
+            there = f"on this machine there is {here.holder(container)}"
+            if not environment:
+                raise EnvironmentFault(f"there is no environment {name!r} in {state_directory()}; {there}")
+            click.echo(f"{there}: left alone", err=True)
 
 
 @main.command("terraform")
@@ -357,7 +499,8 @@ def summary() -> None:
     last = hosts[-1]
     login, with_terraform = f"vagrant ssh {last['name']}", ""
     if environment.made_by == "terraform":
-        login = f"ssh -i {environment.directory}/ssh_key {last['user']}@{last['operator_address']}"
+        where = f"{last['user']}@{last['operator_address']}"
+        login = shlex.join(["ssh", "-F", str(environment.ssh_config()), where])
         with_terraform = " HOSTS=terraform"
     click.echo(
         f"\nNext: make status{with_terraform}, make verify{with_terraform}; ssh: {login}; "
@@ -398,9 +541,11 @@ def secret(name: str | None) -> None:
 
 @main.command()
 def forget() -> None:
-    """Remove the environment's state, once its hosts are gone."""
+    """Remove the environment's state and its claim on this machine, once its hosts are gone."""
+    directory = state_directory() / name_from_environment()
+    machine.release(directory.name, directory.resolve())
     # A half-made one as well.
-    if (directory := state_directory() / name_from_environment()).exists():
+    if directory.exists():
         shutil.rmtree(directory)
 
 
@@ -408,6 +553,8 @@ def run() -> None:
     """Run the command line; a fault ends with its message alone."""
     try:
         main(standalone_mode=False)
+    except machine.NotRoot:
+        sys.exit(machine.TOLD)
     except (
         EnvironmentFault,
         secrets.SecretsFault,
@@ -415,7 +562,7 @@ def run() -> None:
         topologies.TopologyError,
     ) as error:
         click.echo(f"\nerror: {error}", err=True)
-        sys.exit(FAULT)
+        sys.exit(machine.TOLD)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -47,3 +47,11 @@ ensure_packages() {
   fi
   rm -f "$log"
 }
+
+# One at a time on this machine, whoever it is: until that descriptor is closed. The folder is the one of millrace/machine.py.
+# machine_lock DESCRIPTOR
+machine_lock() {
+  [ -d /var/lib/millrace ] || as_root install -d -m 0755 /var/lib/millrace
+  eval "exec $1</var/lib/millrace"
+  flock "$1"
+}

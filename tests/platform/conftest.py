@@ -35,13 +35,11 @@ def members(service: str) -> list[str]:
 @cache
 def host_named(name: str) -> Host:
     """One host by name, as root."""
-    state = environments.current().directory
     host = hosts()[name]
     return testinfra.get_host(
         f"ssh://{host['user']}@{host['operator_address']}:{host.get('port', 22)}",
         sudo=True,
-        ssh_identity_file=str(state / "ssh_key"),
-        ssh_extra_args=f"-o UserKnownHostsFile={state}/known_hosts -o StrictHostKeyChecking=accept-new",
+        ssh_config=str(environments.current().ssh_config()),
     )
 
 

@@ -81,6 +81,16 @@ def test_nothing_ignores_errors() -> None:
     assert wrong == []
 
 
+def test_rsync_takes_the_way_of_the_other_tasks() -> None:
+    """Without these it reads a person's own settings of ssh, and takes any host's key."""
+    for path in tracked():
+        if path.suffix == ".yml":
+            text = text_of(path)
+            calls = len(re.findall(r"^ *ansible\.posix\.synchronize:$", text, re.MULTILINE))
+            for setting in ("use_ssh_args: true", "verify_host: true"):
+                assert text.count(setting) == calls, f"{path.relative_to(ROOT)}: {setting}"
+
+
 def test_no_group_vars_beside_playbooks() -> None:
     """They would win over the inventory's."""
     assert not (ROOT / "group_vars").exists()

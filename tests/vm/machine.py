@@ -126,7 +126,7 @@ class Machine:
         options = ["UserKnownHostsFile=/dev/null", "StrictHostKeyChecking=no", "LogLevel=ERROR"]
         options += ["ConnectTimeout=20", "ServerAliveInterval=15", "IdentitiesOnly=yes", "BatchMode=yes"]
         return subprocess.run(
-            ["ssh", "-i", self.state / "ssh_key", "-p", str(self.port)]
+            ["ssh", "-F", "none", "-i", self.state / "ssh_key", "-p", str(self.port)]
             + [word for option in options for word in ("-o", option)]
             + [f"{self.user}@{LOOPBACK}", command],
             text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from ansible.errors import AnsibleParserError
@@ -27,6 +28,8 @@ options:
     choices: [vagrant, terraform]
     default: vagrant
 """
+# One connection for a host's tasks, which ends when the host no longer answers.
+SSH_CONNECTION = "-o ControlMaster=auto -o ControlPersist=120s -o ServerAliveInterval=15"
 
 
 class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
@@ -47,6 +50,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
             environment.require_maker(self.get_option("hosts"))
             topology = environment.load_topology()
             hosts = environment.located_hosts()
+            ssh_config = environment.ssh_config()
         except (environments.EnvironmentFault, terraform.TerraformFault, topologies.TopologyError) as error:
             raise AnsibleParserError(str(error)) from error
 
@@ -61,11 +65,11 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
             "replication_factors": {name: topology.replication(name) for name in ("kafka", "cassandra")},
             "ansible_become": True,
             "mitogen_ssh_compression": False,
-            "ansible_ssh_private_key_file": str(directory / "ssh_key"),
-            "ansible_ssh_common_args": (
-                f"-o UserKnownHostsFile={directory}/known_hosts"
-                " -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes"
-            ),
+            # All that ssh, sftp and rsync are given, whatever a person has set for other hosts.
+            "ansible_port": 22,
+            "ansible_ssh_args": f"-F {shlex.quote(str(ssh_config))} {SSH_CONNECTION}",
+            "ansible_ssh_common_args": "",
+            "ansible_ssh_extra_args": "",
             "secrets": secrets.read(directory),
         }.items():
             inventory.set_variable("all", name, value)
