@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from millrace import events, store, tables, topics
-from millrace.connections import Connections, cassandra_session, postgresql_connect
+from millrace.connections import Connections, cassandra_session
 from millrace.errors import MillraceError
+from millrace.postgresql import postgresql_session
 from millrace.schemas import TOPIC
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def audit(
     """
     if (start is None) != (end is None):
         raise WindowError("give both bounds of the window, or none")
-    with closing(postgresql_connect(connections.postgresql, application_name="audit")) as postgresql:
+    with postgresql_session(connections.postgresql, application_name="audit") as postgresql:
         begin, stop = next_window(postgresql, grace) if start is None or end is None else (start, end)
         result = Audit(begin, stop)
         if start is None and begin == stop:
@@ -106,7 +106,7 @@ def audit(
 
 def audited_until(connections: Connections) -> datetime:
     """Return where the first window begins that was not audited yet."""
-    with closing(postgresql_connect(connections.postgresql, application_name="audit")) as postgresql:
+    with postgresql_session(connections.postgresql, application_name="audit") as postgresql:
         return _watermark(postgresql)[0]
 
 

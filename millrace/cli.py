@@ -164,12 +164,10 @@ def migrate() -> None:
 @click.pass_context
 def migrate_postgresql(ctx: click.Context) -> None:
     """Apply PostgreSQL's migrations, as the schema's owner."""
-    from contextlib import closing
-
     from millrace import migrate as migrations
-    from millrace.connections import postgresql_connect
+    from millrace.postgresql import postgresql_session
 
-    with closing(postgresql_connect(_connections(ctx).postgresql, application_name="migrate")) as session:
+    with postgresql_session(_connections(ctx).postgresql, application_name="migrate") as session:
         _tell_applied(migrations.migrate_postgresql(session))
 
 

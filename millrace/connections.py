@@ -263,12 +263,14 @@ def kafka_config(kafka: Kafka) -> dict[str, Any]:
 def postgresql_connect(
     postgresql: PostgreSQL, *, application_name: str, settings: dict[str, str] | None = None
 ) -> PostgresqlConnection:
-    """Open a session in UTF-8 and UTC.
+    """Open a session in UTF-8 and UTC, whose errors quote no row.
 
     `settings` are server settings of the session, for instance {"statement_timeout": "20s"}.
     Raises ConnectionsError with the server's reason when it can't be opened within 10 s.
     """
     import psycopg2
+
+    from millrace.postgresql import Cursor
 
     options = {"timezone": "UTC", **(settings or {})}
     try:
@@ -281,6 +283,7 @@ def postgresql_connect(
             sslmode=postgresql.sslmode,
             application_name=application_name,
             client_encoding="UTF8",
+            cursor_factory=Cursor,
             connect_timeout=10,
             # A peer that vanished without a word is noticed within about half a minute.
             keepalives_idle=10,

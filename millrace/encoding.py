@@ -36,6 +36,15 @@ def encoder(schema: Mapping[str, Any], schema_id: int) -> Callable[[dict[str, An
     return encode
 
 
+def unfit_fields(schema: Mapping[str, Any], event: Mapping[str, Any]) -> list[str]:
+    """Return the names of the fields whose values the schema does not hold."""
+    return [
+        field["name"]
+        for field in schema["fields"]
+        if not fastavro.validate(event.get(field["name"]), field["type"], raise_errors=False)
+    ]
+
+
 def split(message: bytes) -> tuple[int, bytes]:
     """Return a message's schema id and its Avro bytes; raise WireFormatError if it has neither."""
     if len(message) < _HEADER.size:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from millrace import source, store, tables, topics
-from millrace.connections import Connections, cassandra_session, postgresql_connect
+from millrace.connections import Connections, cassandra_session
 from millrace.errors import MillraceError
+from millrace.postgresql import postgresql_session
 from millrace.schemas import DEAD_LETTER_TOPIC
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ def _some(ids: Sequence[str]) -> str:
 
 @contextmanager
 def _postgresql(connections: Connections) -> Iterator[PostgresqlConnection]:
-    with closing(postgresql_connect(connections.postgresql, application_name="flow")) as session:
+    with postgresql_session(connections.postgresql, application_name="flow") as session:
         yield session
 
 

@@ -23,7 +23,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
 from millrace import systemd
 from millrace.connections import Connections, ConnectionsError, kafka_config, postgresql_connect
-from millrace.encoding import encoder, partition
+from millrace.encoding import encoder, partition, unfit_fields
 from millrace.errors import MillraceError
 from millrace.registry import RegistryClient, RegistryError, RegistryUnavailableError, SchemaNotFoundError
 from millrace.schemas import (
@@ -176,8 +176,9 @@ class Relay:
                 failures.append((user_id, batch_id, "the user's row is gone from millrace.users"))
                 continue
             key = user_id.encode()
+            event = dict(zip(fields, values, strict=True))
             try:
-                value = encode(dict(zip(fields, values, strict=True)))
+                value = encode(event)
                 futures.append(
                     producer.send(
                         self._topic,
@@ -189,8 +190,10 @@ class Relay:
                 )
             except MessageSizeTooLargeError as error:
                 failures.append((user_id, batch_id, f"too large for Kafka: {error}"))
-            except (ValueError, TypeError, OverflowError) as error:  # what Avro says of a value it can't hold
-                failures.append((user_id, batch_id, f"{type(error).__name__}: {error}"))
+            except (ValueError, TypeError, OverflowError) as error:
+                # What Avro says of a value that it can't hold is the value.
+                wrong = ", ".join(unfit_fields(users_created(), event)) or "the event as a whole"
+                failures.append((user_id, batch_id, f"{type(error).__name__} in {wrong}"))
         try:
             producer.flush(timeout=ACKS_TIMEOUT)
         except KafkaTimeoutError as error:

@@ -26,6 +26,8 @@ from millrace.errors import MillraceError
 from millrace.users import User, UserFormatError, parse
 
 log = logging.getLogger(__name__)
+# It warns with what it could not read of an answer, which may be a person.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 # More than this in one request silently gives one user.
 PAGE_SIZE: Final = 5_000
@@ -224,11 +226,16 @@ def _documents(response: requests.Response, body: bytes, seed: str, page: int, w
     kind = response.headers.get("Content-Type", "no content type")
     try:
         answer = json.loads(body, parse_constant=_no_constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         # Of a body that is not understood nothing is quoted: it may hold secrets.
         raise _Rejected(f"HTTP {response.status_code}, {kind}, {len(body)} bytes that are not JSON") from None
     if isinstance(answer, dict) and "error" in answer:
-        raise _Rejected(f"HTTP {response.status_code}, error document: {str(answer['error'])[:200]}")
+        told = (
+            answer["error"]
+            if set(answer) == {"error"} and isinstance(answer["error"], str)
+            else "not in words"
+        )
+        raise _Rejected(f"HTTP {response.status_code}, error document: {told[:200]}")
     if response.status_code != requests.codes.ok:
         raise _Rejected(f"HTTP {response.status_code} {response.reason}")
     results = answer.get("results") if isinstance(answer, dict) else None
@@ -247,8 +254,12 @@ def _no_constant(name: str) -> None:
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the innermost reason, without the request's text that requests wraps around it."""
+    """Return the innermost reason, without the request's text that requests wraps around it.
+
+    What the system says is told in full; a parser that met what is no HTTP quotes it.
+    """
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
-    return f"{type(cause).__name__}: {cause}"
+    name = type(cause).__name__
+    return f"{name}: {cause}" if isinstance(cause, OSError) else name

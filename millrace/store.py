@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import psycopg2
+
 from millrace.errors import MillraceError
+from millrace.postgresql import copy_place, said
 from millrace.schemas import event_fields, timestamp_fields
 from millrace.users import User
 
@@ -31,6 +34,10 @@ _NAMED_DIFFERENCES: Final = 10
 
 class ReplayDiffersError(MillraceError):
     """Users that were asked for again are not the ones that are stored. Nothing was changed."""
+
+
+class RefusedUserError(MillraceError):
+    """PostgreSQL refuses a user of the batch. Nothing was stored."""
 
 
 class UnknownBatchError(MillraceError):
@@ -57,32 +64,17 @@ def store(connection: PostgresqlConnection, users: Sequence[User]) -> Stored:
     """Store users and an outbox row for each new one, in one transaction; wake the relay.
 
     Doing it again changes nothing. Raises ReplayDiffersError, naming users and fields, when a stored user differs
-    from the one that is given in anything but its ages; then nothing at all was stored.
+    from the one that is given in anything but its ages, and RefusedUserError, naming the user's place, when PostgreSQL
+    takes a user for none; then nothing at all was stored.
     """
-    columns = ", ".join(_STORED_FIELDS)
-    with connection, connection.cursor() as cursor:
-        cursor.execute(
-            "CREATE TEMPORARY TABLE incoming (LIKE millrace.users INCLUDING DEFAULTS) ON COMMIT DROP"
-        )
-        cursor.copy_expert(f"COPY incoming ({columns}) FROM STDIN", _CopyStream(users), size=1 << 20)
-        cursor.execute(
-            f"""
-            WITH inserted AS (
-                INSERT INTO millrace.users ({columns}) SELECT {columns} FROM incoming
-                ON CONFLICT (user_id) DO NOTHING RETURNING user_id, batch_id
-            ), enqueued AS (
-                INSERT INTO millrace.users_outbox (user_id, batch_id) SELECT user_id, batch_id FROM inserted
-            )
-            SELECT count(*) FROM inserted
-            """  # noqa: S608 - the columns are names of this module
-        )
-        inserted = _number(cursor)
-        existing = len(users) - inserted
-        if existing:
-            _refuse_differences(cursor)
-        if inserted:
-            cursor.execute(f"NOTIFY {CHANNEL}")
-    return Stored(inserted, existing)
+    try:
+        with connection, connection.cursor() as cursor:
+            return _store(cursor, users)
+    except (psycopg2.DataError, psycopg2.IntegrityError) as error:
+        raise RefusedUserError(
+            f"{_place_of_refused(connection, users, error)}PostgreSQL refuses a user: {said(error)}. Nothing of the batch was "
+            "stored; let millrace/users.py refuse such a user by its field"
+        ) from None
 
 
 def event_columns(alias: str) -> str:
@@ -176,6 +168,48 @@ def republish(connection: PostgresqlConnection, batch_id: str, user_ids: Iterabl
 
 # What the source gives; `created_at` is PostgreSQL's.
 _STORED_FIELDS: Final = User._fields
+
+
+def _store(cursor: PostgresqlCursor, users: Sequence[User]) -> Stored:
+    columns = _copy(cursor, users)
+    cursor.execute(
+        f"""
+        WITH inserted AS (
+            INSERT INTO millrace.users ({columns}) SELECT {columns} FROM incoming
+            ON CONFLICT (user_id) DO NOTHING RETURNING user_id, batch_id
+        ), enqueued AS (
+            INSERT INTO millrace.users_outbox (user_id, batch_id) SELECT user_id, batch_id FROM inserted
+        )
+        SELECT count(*) FROM inserted
+        """  # noqa: S608 - the columns are names of this module
+    )
+    inserted = _number(cursor)
+    existing = len(users) - inserted
+    if existing:
+        _refuse_differences(cursor)
+    if inserted:
+        cursor.execute(f"NOTIFY {CHANNEL}")
+    return Stored(inserted, existing)
+
+
+def _copy(cursor: PostgresqlCursor, users: Sequence[User], like: str = "INCLUDING DEFAULTS") -> str:
+    """Copy users into a temporary table; return its columns."""
+    columns = ", ".join(_STORED_FIELDS)
+    cursor.execute(f"CREATE TEMPORARY TABLE incoming (LIKE millrace.users {like}) ON COMMIT DROP")
+    cursor.copy_expert(f"COPY incoming ({columns}) FROM STDIN", _CopyStream(users), size=1 << 20)
+    return columns
+
+
+def _place_of_refused(connection: PostgresqlConnection, users: Sequence[User], error: psycopg2.Error) -> str:
+    line, _ = copy_place(error)
+    if line is None:
+        # A constraint is not checked before the users go into their table, and then no line is known.
+        try:
+            with connection, connection.cursor() as cursor:
+                _copy(cursor, users, "INCLUDING DEFAULTS INCLUDING CONSTRAINTS")
+        except psycopg2.IntegrityError as again:
+            line, _ = copy_place(again)
+    return "" if line is None else f"page {users[line - 1].page}, position {users[line - 1].position}: "
 
 
 class _CopyStream(io.RawIOBase):

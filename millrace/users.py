@@ -16,6 +16,16 @@ from millrace.errors import MillraceError
 # All that survives of `login`; the rest (password, salt, hashes) is dropped before anything else is done.
 LOGIN_KEPT: Final = ("uuid", "username")
 INT32: Final = range(-(2**31), 2**31)
+# Bytes of a text. With all texts at their longest an event still fits a message of Kafka (1 MiB), and each a key of Cassandra.
+LONGEST_TEXT: Final = 32_000
+# Levels of objects and arrays within each other; PostgreSQL and Python both end at a few thousand.
+DEEPEST_NESTING: Final = 32
+# The names of the API's format: any other key may be something of the person's, and is not quoted.
+_FORMAT: Final = (
+    "gender name title first last location street number city state country postcode coordinates latitude longitude timezone "
+    "offset description email login uuid username dob date age registered phone cell id value picture large medium thumbnail nat"
+)
+_NAMES: Final = frozenset(_FORMAT.split())
 
 
 class UserFormatError(MillraceError):
@@ -87,7 +97,8 @@ def parse(document: Any, *, source: str, seed: str, page: int, position: int) ->
         street_name=reader.text("location", "street", "name"),
         city=reader.text("location", "city"),
         state=reader.text("location", "state"),
-        country=reader.text("location", "country"),
+        # It is a key of Cassandra's tables, and a key is never empty.
+        country=reader.text("location", "country", empty=False),
         postcode=reader.text_or_integer("location", "postcode"),
         latitude=reader.degrees(90, "location", "coordinates", "latitude"),
         longitude=reader.degrees(180, "location", "coordinates", "longitude"),
@@ -115,14 +126,17 @@ class _Reader:
     """Typed access to one document by path."""
 
     def __init__(self, document: Any, place: str) -> None:
-        _refuse_unstorable(document, place)
         self.document = document
         self._place = place
+        self._refuse_unstorable(document, ())
 
-    def text(self, *path: str) -> str:
+    def text(self, *path: str, empty: bool = True) -> str:
         value = self._at(path)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not (value or empty):
             raise self._wrong(path, "text", value)
+        # No character has more than 4 bytes: most texts need not be encoded.
+        if len(value) > LONGEST_TEXT // 4 and len(value.encode()) > LONGEST_TEXT:
+            raise self._wrong(path, f"text of at most {LONGEST_TEXT:,} bytes", value)
         return value
 
     def text_or_none(self, *path: str) -> str | None:
@@ -142,8 +156,8 @@ class _Reader:
         """Coordinates are texts in the source."""
         value = self._at(path)
         try:
-            number = float(value) if isinstance(value, (str, int, float)) else math.nan
-        except ValueError:
+            number = float(value) if type(value) in (str, int, float) else math.nan
+        except (ValueError, OverflowError):
             number = math.nan
         if not abs(number) <= bound:
             raise self._wrong(path, f"a number within ±{bound}", value)
@@ -178,24 +192,36 @@ class _Reader:
 
     def _wrong(self, path: tuple[str, ...], expected: str, value: Any) -> UserFormatError:
         kind = {"NoneType": "null", "dict": "an object", "list": "an array"}.get(
-            type(value).__name__, "not one"
+            type(value).__name__, "empty" if value == "" else "not one"
         )
         return UserFormatError(f"{self._place}: `{'.'.join(path)}` must be {expected} and is {kind}")
 
+    def _refuse_unstorable(self, value: Any, path: tuple[str, ...]) -> None:
+        """Refuse what no column takes, fields that nobody reads included: `received` keeps them.
 
-def _refuse_unstorable(value: Any, path: str) -> None:
-    """PostgreSQL holds no U+0000, and no encoding of Unicode holds half a surrogate pair."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_unstorable(key, f"{path} (a key)")
-            _refuse_unstorable(item, f"{path}.{key}")
-    elif isinstance(value, list):
-        for item in value:
-            _refuse_unstorable(item, path)
-    elif isinstance(value, str) and ("\0" in value or not (value.isascii() or _encodable(value))):
-        raise UserFormatError(
-            f"{path} holds a character that can't be stored (U+0000 or half a surrogate pair)"
-        )
+        PostgreSQL holds no U+0000, no encoding of Unicode holds half a surrogate pair, and JSON has no infinity, which is
+        what Python makes of 1e999.
+        """
+        if len(path) > DEEPEST_NESTING:
+            raise self._unstorable(path[:2], f"more than {DEEPEST_NESTING} levels")
+        if isinstance(value, dict):
+            for key, item in value.items():
+                inner = (*path, key if key in _NAMES else "(unknown)")
+                self._refuse_unstorable(key, inner)
+                self._refuse_unstorable(item, inner)
+        elif isinstance(value, list):
+            for item in value:
+                self._refuse_unstorable(item, (*path, "(item)"))
+        elif isinstance(value, str):
+            if "\0" in value or not (value.isascii() or _encodable(value)):
+                raise self._unstorable(
+                    path, "a character that can't be stored (U+0000 or half a surrogate pair)"
+                )
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise self._unstorable(path, "a number beyond every range")
+
+    def _unstorable(self, path: tuple[str, ...], what: str) -> UserFormatError:
+        return UserFormatError(f"{self._place}: `{'.'.join(path) or 'results'}` holds {what}")
 
 
 def _encodable(value: str) -> bool:

@@ -77,9 +77,7 @@ def postgresql_server() -> Iterator[connections.PostgreSQL]:
             "-N",
         )
         # A port names the socket alone: nothing listens on TCP. Durability is not what is tested here.
-        settings = (
-            f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off -c max_connections=50"
-        )
+        settings = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off -c max_connections=50 {_log_settings()}"
         run(binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", settings, "start")
         try:
             owner = connections.PostgreSQL(
@@ -91,6 +89,16 @@ def postgresql_server() -> Iterator[connections.PostgreSQL]:
             run(binaries / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _log_settings() -> str:
+    """What the platform's server writes of an error: some tests look for values of people in its log."""
+    import yaml
+
+    role = Path(__file__).resolve().parents[1] / "roles" / "postgresql"
+    deployed = yaml.safe_load((role / "vars" / "main.yml").read_text())["__postgresql_settings"]
+    names = ("log_error_verbosity", "log_min_error_statement", "log_parameter_max_length_on_error")
+    return " ".join(f"-c {name}={deployed[name]}" for name in names)
 
 
 def _prepare(folder: Path, owner: connections.PostgreSQL) -> None:

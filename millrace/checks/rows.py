@@ -12,13 +12,13 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from millrace import encoding, events, source, store, tables, topics
-from millrace.connections import Connections, cassandra_session, postgresql_connect
+from millrace.connections import Connections, cassandra_session
+from millrace.postgresql import postgresql_session
 from millrace.registry import RegistryClient
 from millrace.schemas import event_fields, users_created
 from millrace.users import User
@@ -126,7 +126,7 @@ def verify(
     try:
         with topics.consumer(connections.kafka) as consumer:
             before = topics.end_offsets(consumer)
-            with closing(postgresql_connect(connections.postgresql, application_name="verify")) as postgresql:
+            with postgresql_session(connections.postgresql, application_name="verify") as postgresql:
                 store.store(postgresql, batch.users)
                 committed = time.monotonic()
                 stored = {
@@ -227,11 +227,8 @@ def _compare(station: Station, expected: Mapping[str, Event], found: Mapping[str
 
 
 def _differences(user_id: str, expected: Event, found: Event) -> list[str]:
-    fields = event_fields()
-    return [
-        f"{user_id}: {name} is {found[fields.index(name)]!r} instead of {expected[fields.index(name)]!r}"
-        for name in events.differing_fields(expected, found)
-    ]
+    """Name the fields; their values are a person's."""
+    return [f"{user_id}: {name} differs" for name in events.differing_fields(expected, found)]
 
 
 def _compare_topic(
@@ -255,7 +252,7 @@ def _compare_topic(
                 decoded = encoding.decode(body, schemas[schema_id], users_created())
             except (ValueError, TypeError, EOFError, IndexError) as error:
                 if user_id in expected:
-                    station.different.append(f"{user_id}: not an event ({error})")
+                    station.different.append(f"{user_id}: not an event ({type(error).__name__})")
                 continue
             event = events.normal(decoded[name] for name in event_fields())
             if user_id is None or event[1] != batch_id:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from contextlib import closing
 from pathlib import Path
 
 from millrace import topics
-from millrace.connections import Connections, postgresql_connect
+from millrace.connections import Connections
 from millrace.errors import NotWhole
+from millrace.postgresql import postgresql_session
 from millrace.schemas import TOPIC
 
 # Written by the deployment once a unit was seen to serve.
@@ -55,8 +55,10 @@ def _state(shown: dict[str, str]) -> str:
 
 def counts(connections: Connections) -> list[str]:
     """How many users are at each station, what waits to be published, and what needs a person."""
-    connected = postgresql_connect(connections.postgresql, application_name="status")
-    with closing(connected) as session, session.cursor() as cursor:
+    with (
+        postgresql_session(connections.postgresql, application_name="status") as session,
+        session.cursor() as cursor,
+    ):
         cursor.execute("SELECT count(*), max(created_at) FROM millrace.users")
         users, newest = cursor.fetchone() or (0, None)
         cursor.execute("SELECT count(*), min(enqueued_at) FROM millrace.users_outbox")

@@ -22,8 +22,10 @@ from millrace_spark import schema as avro
 MAGIC: Final = b"\x00"
 HEADER_BYTES: Final = 5
 
-# Cassandra refuses a partition key above 65,535 bytes; minute and framing take a few of them.
-COUNTRY_MAX_BYTES: Final = 65_000
+# Texts that are part of a key. Cassandra refuses a key above 65,535 bytes, of which other parts and framing take a few, and
+# one that is empty where it is a partition's whole key, as a country's is.
+KEY_TEXTS: Final = ("country", "gender")
+KEY_MAX_BYTES: Final = 65_000
 _UUID: Final = r"\A[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\z"
 
 WRITE_TIME: Final = "write_time"
@@ -222,9 +224,10 @@ def _unfit(event: Event, prefix: str = "") -> Sequence[tuple[str, Column]]:
             "a text is not UTF-8",
             F.encode(F.decode(joined.cast("binary"), "UTF-8"), "UTF-8") != joined.cast("binary"),
         ),
-        (
-            f"country is longer than {COUNTRY_MAX_BYTES} bytes",
-            F.octet_length(F.col(prefix + "country")) > COUNTRY_MAX_BYTES,
+        ("country is empty", F.col(prefix + "country") == ""),
+        *(
+            (f"{name} is longer than {KEY_MAX_BYTES} bytes", F.octet_length(prefix + name) > KEY_MAX_BYTES)
+            for name in KEY_TEXTS
         ),
     ]
 

@@ -151,6 +151,34 @@ def test_a_user_that_got_lost_is_red_and_a_rerun_brings_it(
     assert (stored["inserted"], stored["republished"]) == (0, 1)
 
 
+@pytest.mark.parametrize("refused_by", ["the mapping", "PostgreSQL"])
+def test_a_user_that_can_not_be_kept_is_red_and_nothing_of_it_is_told(
+    bag, quick, connect, source_server, monkeypatch, capfd, refused_by: str
+) -> None:
+    people = source_server.people.page("1.4", "marked-", 1, 3, datetime.now(UTC))
+    for person in people:
+        person["name"]["first"] = person["email"] = "Zq7-marked"
+    if refused_by == "the mapping":
+        people[2]["location"]["country"] = ""
+    monkeypatch.setattr(source_server.people, "page", lambda *_: people)
+    with connect("millrace") as owner, owner.cursor() as cursor:
+        cursor.execute("ALTER TABLE millrace.users ADD CONSTRAINT later CHECK (position < 2)")
+    try:
+        _, states = run(bag, "users_ingest", seed=f"run-{uuid4()}-x", count=3)
+    finally:
+        with connect("millrace") as owner, owner.cursor() as cursor:
+            cursor.execute("ALTER TABLE millrace.users DROP CONSTRAINT later")
+    assert states["fetch_and_store"] == "failed"
+    told = "".join(capfd.readouterr())
+    expected = (
+        "`location.country` must be text and is empty" if refused_by == "the mapping" else "CheckViolation"
+    )
+    assert "page 1, position 2: " in told
+    assert expected in told
+    assert "Zq7" not in told
+    assert count(connect) == (0, 0)
+
+
 def test_a_conf_that_is_not_understood_is_red(bag, quick, connect, capfd) -> None:
     _, states = run(bag, "users_ingest", cuont=30)
     assert states["fetch_and_store"] == "failed"

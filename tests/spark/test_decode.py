@@ -86,6 +86,8 @@ DEAD_LETTERS = {
         "not UTF-8",
     ),
     "key too long": (message(user(country="x" * 65_536)), "undecodable", 1, "country is longer"),
+    "rollup's key too long": (message(user(gender="x" * 65_536)), "undecodable", 1, "gender is longer"),
+    "no key": (message(user(country="")), "undecodable", 1, "country is empty"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from datetime import UTC, datetime, timedelta
 
 import fastavro
@@ -51,7 +52,7 @@ documents = st.fixed_dictionaries(
                 "street": st.fixed_dictionaries({"number": st.integers(-(2**31), 2**31 - 1), "name": texts}),
                 "city": texts,
                 "state": texts,
-                "country": texts,
+                "country": texts.filter(bool),
                 "postcode": st.one_of(st.integers(0, 10**9), texts, st.just("0042")),
                 "coordinates": st.fixed_dictionaries(
                     {
@@ -178,12 +179,25 @@ def document() -> dict:
         (changed("location.postcode", 1.5), r"`location\.postcode` must be text"),
         (changed("location.coordinates.latitude", "91"), r"latitude` must be a number within ±90"),
         (changed("location.coordinates.longitude", "nan"), r"longitude` must be a number"),
+        (changed("location.coordinates.longitude", 10**400), r"longitude` must be a number"),
+        (changed("location.coordinates.longitude", True), r"longitude` must be a number"),
+        (changed("location.country", ""), r"`location\.country` must be text and is empty"),
+        (changed("email", "é" * 16_001), r"`email` must be text of at most 32,000 bytes"),
         (changed("login.uuid", "no"), r"`login\.uuid` must be a UUID"),
         (changed("dob.date", "1950-13-01T00:00:00Z"), r"`dob\.date` must be a timestamp"),
         (changed("dob.date", "1950-01-01T00:00:00"), r"`dob\.date` must be a timestamp with a zone"),
         (changed("dob.date", "0001-01-01T00:00:00+01:00"), r"`dob\.date` must be a timestamp"),
-        (changed("name.first", "a\0b"), r"name\.first holds a character"),
-        (changed("picture.thumbnail", "\ud800"), r"picture\.thumbnail holds a character"),
+        (changed("name.first", "a\0b"), r"`name\.first` holds a character"),
+        (changed("picture.thumbnail", "\ud800"), r"`picture\.thumbnail` holds a character"),
+        (changed("dob.age", math.inf), r"`dob\.age` holds a number beyond"),
+        (
+            changed("id.secret", [{"secret": "\0"}]),
+            r"`id\.\(unknown\)\.\(item\)\.\(unknown\)` holds a character",
+        ),
+        (
+            changed("id.secret", json.loads("[" * 500 + "]" * 500)),
+            r"`id\.\(unknown\)` holds more than 32 levels",
+        ),
     ],
 )
 def test_a_wrong_document_is_refused_by_name(document: dict, damage, named: str) -> None:
