@@ -18,6 +18,8 @@ from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
 
+from millrace import limits
+from millrace.airflow import most_users
 from millrace.airflow.waiting import BatchWait
 
 
@@ -27,14 +29,25 @@ from millrace.airflow.waiting import BatchWait
     max_active_runs=1,
     params={
         "seed": Param(
-            None, type=["null", "string"], description="Names the people. Empty: made from the run's id."
+            None,
+            type=["null", "string"],
+            pattern=limits.SEED,
+            description="Names the people. Empty: made from the run's id. Ends in a non-digit, and is not 18 characters long.",
         ),
-        "count": Param(None, type=["null", "integer"], minimum=1, description="How many. Empty: 500."),
+        "count": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            maximum=most_users(),
+            description=f"How many. Empty: {limits.DEFAULT_COUNT}. At most what the source gives an address in 5 minutes, "
+            f"{most_users():,}: more are several runs.",
+        ),
         "deadline": Param(
             None,
             type=["null", "number"],
             exclusiveMinimum=0,
-            description="Seconds that it may take to each station. Empty: 600.",
+            maximum=limits.LONGEST_DEADLINE,
+            description=f"Seconds that it may take to each station. Empty: {limits.DEFAULT_DEADLINE:g}.",
         ),
     },
     tags=["users"],

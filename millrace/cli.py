@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from millrace.errors import MillraceError
+from millrace.limits import DEFAULT_COUNT, RATE_LIMIT
 
 
 class _Cli(click.Group):
@@ -64,7 +65,8 @@ def source_group() -> None:
 )
 @click.option(
     "--rate-limit",
-    default=20_000,
+    type=click.IntRange(0),
+    default=RATE_LIMIT,
     show_default=True,
     help="Users per address and 5 minutes, as the real server has it; 0 for none.",
 )
@@ -298,7 +300,7 @@ def status(ctx: click.Context, batch_id: Any) -> None:
 
 
 @main.command()
-@click.option("--count", default=500, show_default=True, help="How many users.")
+@click.option("--count", default=DEFAULT_COUNT, show_default=True, help="How many users.")
 @click.option("--run-id", help="Names the run. Default: a new one.")
 @click.option(
     "--deadline", default=180.0, show_default=True, help="Seconds until every user must be readable."

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from millrace.errors import MillraceError
+from millrace.limits import RATE_LIMIT
 
 if TYPE_CHECKING:
     from cassandra.cluster import Session
@@ -98,12 +99,14 @@ class Cassandra:
 class Source:
     """The users' source: base URL of the API's version, and the logical name that enters every id.
 
-    `control_token` is the offline source's, for those who may make it misbehave.
+    `rate_limit`: how many users it gives an address in 5 minutes, 0 for any number. `control_token` is the offline
+    source's, for those who may make it misbehave.
     """
 
     url: str
     name: str
     control_token: str | None = field(default=None, repr=False)
+    rate_limit: int = RATE_LIMIT
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from millrace import source, store, tables, topics
 from millrace.connections import Connections, cassandra_session
 from millrace.errors import MillraceError
+from millrace.limits import DEFAULT_COUNT, DEFAULT_DEADLINE, LONGEST_DEADLINE, RATE_LIMIT
 from millrace.postgresql import postgresql_session
 from millrace.schemas import DEAD_LETTER_TOPIC
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONF_KEYS: Final = ("seed", "count", "deadline")
-# Seconds that a batch may take to each station; the source may take less by itself (source.Patience).
-DEFAULT_DEADLINE: Final = 600.0
-LONGEST_DEADLINE: Final = 86_400.0
 _NAMED_IDS: Final = 20
 
 
@@ -87,12 +85,15 @@ def fetch_and_store(
     source is not asked again either. A run that is repeated asks for the same people; those of them that were stored and can't be read in Cassandra are put into the outbox
     again. Raises ConfError, source.SourceError, store.ReplayDiffersError; then PostgreSQL is as it was.
     """
-    asked = parse_conf(run_id, conf)
+    origin = connections.source
+    asked = parse_conf(run_id, conf, rate_limit=origin.rate_limit)
+    # A batch may take its deadline to each station; the source takes less by itself.
     longest = source.Patience()
     patience = patience or replace(longest, deadline=min(longest.deadline, asked.deadline))
-    origin = connections.source
     letters_from = _dead_letters_end(connections)
-    batch = source.fetch(origin.url, origin.name, asked.seed, asked.count, patience=patience)
+    batch = source.fetch(
+        origin.url, origin.name, asked.seed, asked.count, rate_limit=origin.rate_limit, patience=patience
+    )
     with _postgresql(connections) as postgresql:
         stored = store.store(postgresql, batch.users)
         republished = 0
@@ -116,8 +117,8 @@ def fetch_and_store(
     }
 
 
-def parse_conf(run_id: str, conf: Mapping[str, Any] | None) -> Conf:
-    """Return what a run asks for; a key that is missing or null has its default.
+def parse_conf(run_id: str, conf: Mapping[str, Any] | None, *, rate_limit: int = RATE_LIMIT) -> Conf:
+    """Return what a run asks for; a key that is missing or null has its default. `rate_limit` is the source's.
 
     Raises ConfError, SeedError or BatchSizeError naming what is wrong.
     """
@@ -127,7 +128,7 @@ def parse_conf(run_id: str, conf: Mapping[str, Any] | None) -> Conf:
             f"conf: unknown {', '.join(map(repr, unknown))}; it may hold {', '.join(CONF_KEYS[:-1])} and {CONF_KEYS[-1]}"
         )
     seed = given.get("seed", source.seed_for(run_id))
-    count, deadline = given.get("count", source.DEFAULT_COUNT), given.get("deadline", DEFAULT_DEADLINE)
+    count, deadline = given.get("count", DEFAULT_COUNT), given.get("deadline", DEFAULT_DEADLINE)
     if not isinstance(seed, str):
         raise ConfError(f"conf.seed must be text, not {type(seed).__name__}")
     if type(count) is not int:
@@ -136,7 +137,7 @@ def parse_conf(run_id: str, conf: Mapping[str, Any] | None) -> Conf:
         raise ConfError(
             f"conf.deadline must be seconds, more than 0 and at most {LONGEST_DEADLINE:g}, is {deadline!r}"
         )
-    return Conf(source.check_seed(seed), source.check_count(count), float(deadline))
+    return Conf(source.check_seed(seed), source.check_count(count, rate_limit), float(deadline))
 
 
 def published(connections: Connections, batch_id: str) -> list[str]:

@@ -37,14 +37,11 @@ from uuid import UUID
 from millrace import systemd
 from millrace.connections import Source
 from millrace.errors import MillraceError
+from millrace.limits import LAST_PAGE, PAGE_SIZE, RATE_LIMIT, RATE_WINDOW
 
 log = logging.getLogger(__name__)
 
 VERSIONS: Final = ("1.4",)
-LARGEST_REQUEST: Final = 5_000
-LAST_PAGE: Final = 10_000
-RATE_WINDOW: Final = 300.0
-RATE_LIMIT: Final = 20_000
 FAULTS: Final = ("429", "503", "403", "404", "html", "empty", "half", "truncated", "hang", "reset", "error")
 LONGEST_HANG: Final = 600.0
 
@@ -492,7 +489,7 @@ class Handler(BaseHTTPRequestHandler):
             self._not_found()
             return
         results = _number(query, "results", 1)
-        if not 1 <= results <= LARGEST_REQUEST:
+        if not 1 <= results <= PAGE_SIZE:
             results = 1
         page = _number(query, "page", 1)
         if not 1 <= page <= LAST_PAGE:

@@ -23,20 +23,13 @@ import urllib3
 
 from millrace import identity
 from millrace.errors import MillraceError
+from millrace.limits import DEFAULT_COUNT, PAGE_SIZE, RATE_LIMIT, RATE_WINDOW, SEED, most_users
 from millrace.users import User, UserFormatError, parse
 
 log = logging.getLogger(__name__)
 # It warns with what it could not read of an answer, which may be a person.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
-# More than this in one request silently gives one user.
-PAGE_SIZE: Final = 5_000
-# The server's pages go up to this number; a higher one silently gives page 1 again.
-LAST_PAGE: Final = 10_000
-DEFAULT_COUNT: Final = 500
-SEED_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{0,63}[A-Za-z._-]")
-# The server reads a nationality out of a seed of this length.
-FORBIDDEN_SEED_LENGTH: Final = 18
 BODY_LIMIT: Final = 64 * 2**20
 
 
@@ -54,13 +47,17 @@ class BatchSizeError(MillraceError):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long the client tries, in seconds."""
+    """How long the client tries, in seconds.
 
-    deadline: float = 300.0
+    Longer than the window of the source's limit, and with a try soon after its end: a batch that finds the limit used up by
+    others waits for its turn.
+    """
+
+    deadline: float = RATE_WINDOW + 60.0
     connect_timeout: float = 5.0
     answer_timeout: float = 60.0
     first_wait: float = 1.0
-    longest_wait: float = 60.0
+    longest_wait: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +85,26 @@ def seed_for(run_id: str) -> str:
 
 def check_seed(seed: str) -> str:
     """Return the seed if the source treats it as this flow needs it; raise SeedError otherwise."""
-    if not SEED_PATTERN.fullmatch(seed):
+    if not re.fullmatch(SEED, seed) or seed.endswith("\n"):
         raise SeedError(
-            f"seed {seed[:80]!r}: use 1 to 64 of A-Z a-z 0-9 . _ - and end it in a non-digit, because the "
-            "source appends the page's number to it (page 1 of `a1` would be page 11 of `a`)"
-        )
-    if len(seed) == FORBIDDEN_SEED_LENGTH:
-        raise SeedError(
-            f"seed {seed!r} is {FORBIDDEN_SEED_LENGTH} characters long, and the source reads a nationality out of "
-            "such a seed: make it longer or shorter"
+            f"seed {seed[:80]!r}: use 1 to 64 of A-Z a-z 0-9 . _ - and end it in a non-digit, because the source appends "
+            "the page's number to it (page 1 of `a1` would be page 11 of `a`); not 18 of them, out of which it reads a "
+            "nationality"
         )
     return seed
 
 
-def check_count(count: int) -> int:
-    """Return the number of users to ask for if that is possible; raise BatchSizeError otherwise."""
-    if not 1 <= count <= PAGE_SIZE * LAST_PAGE:
-        raise BatchSizeError(f"count {count}: ask for 1 to {PAGE_SIZE * LAST_PAGE:,} users")
+def check_count(count: int, rate_limit: int = RATE_LIMIT) -> int:
+    """Return the number of users to ask for if the source gives as many; raise BatchSizeError otherwise."""
+    most = most_users(rate_limit)
+    if count < 1:
+        raise BatchSizeError(f"count {count}: ask for 1 to {most:,} users")
+    if count > most:
+        raise BatchSizeError(
+            f"count {count}: the source gives an address {most:,} users in {RATE_WINDOW / 60:g} minutes, and a batch is "
+            f"stored as a whole: ask for 1 to {most:,}, and for more in several runs, each with a seed of its own. The "
+            "limit is `source_rate_limit` in connections.yml: 0 for a source of your own that has none"
+        )
     return count
 
 
@@ -114,17 +114,19 @@ def fetch(
     seed: str,
     count: int = DEFAULT_COUNT,
     *,
+    rate_limit: int = RATE_LIMIT,
     patience: Patience | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Batch:
     """Fetch a batch: `count` users for `seed` from the API at `url`, whose logical name is `name`.
 
     More than 5,000 users are asked for in pages of 5,000; a batch's first users are the same whatever its count.
-    Raises SeedError or BatchSizeError before anything is asked, SourceError with the last reason when a page was
+    `rate_limit` is how many users the source gives an address in 5 minutes, 0 for any number. Where others have used it up,
+    the client waits. Raises SeedError or BatchSizeError before anything is asked, SourceError with the last reason when a page was
     not had before `patience.deadline` (of the whole batch) is over.
     """
     check_seed(seed)
-    check_count(count)
+    check_count(count, rate_limit)
     patience = patience or Patience()
     give_up = time.monotonic() + patience.deadline
     users: list[User] = []
@@ -222,6 +224,11 @@ def _documents(response: requests.Response, body: bytes, seed: str, page: int, w
     if response.is_redirect:
         raise _Rejected(
             f"HTTP {response.status_code} to {response.headers.get('Location')}: set that as the URL"
+        )
+    if response.status_code == requests.codes.too_many_requests:
+        raise _Rejected(
+            f"HTTP {response.status_code}: this address has asked for as many users as the source gives in "
+            f"{RATE_WINDOW / 60:g} minutes, all runs together"
         )
     kind = response.headers.get("Content-Type", "no content type")
     try:

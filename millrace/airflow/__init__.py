@@ -32,6 +32,17 @@ def client(name: str) -> Connections:
     return connections.load(Path(folder) / f"{name}.json")
 
 
+def most_users() -> int:
+    """Return how many users a run may ask for, by what the source is said to give."""
+    from millrace import limits
+    from millrace.connections import ConnectionsError
+
+    try:
+        return limits.most_users(client("ingest").source.rate_limit)
+    except ConnectionsError:  # the tasks tell it; here it would take the DAG away
+        return limits.most_users(limits.RATE_LIMIT)
+
+
 def users_retention() -> timedelta:
     """Return how long PostgreSQL keeps users."""
     from datetime import timedelta

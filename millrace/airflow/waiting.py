@@ -126,9 +126,11 @@ class BatchWait(BaseOperator):
         first_try = ti.max_tries - self.retries + 1  # since it was last cleared
         batch: Batch = self.batch
         with _final():
-            deadline = flow.parse_conf(run.run_id, run.conf).deadline
+            connections = client("ingest")
+            rate_limit = connections.source.rate_limit
+            deadline = flow.parse_conf(run.run_id, run.conf, rate_limit=rate_limit).deadline
             if ti.try_number == first_try > batch["attempt"]:
-                again = flow.send_again(client("ingest"), batch["batch_id"])
+                again = flow.send_again(connections, batch["batch_id"])
                 batch = {**batch, **again, "attempt": first_try}
             if self._is_there(batch):
                 return batch

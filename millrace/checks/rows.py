@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from millrace import encoding, events, source, store, tables, topics
 from millrace.connections import Connections, cassandra_session
+from millrace.limits import DEFAULT_COUNT
 from millrace.postgresql import postgresql_session
 from millrace.registry import RegistryClient
 from millrace.schemas import event_fields, users_created
@@ -108,7 +109,7 @@ class Report:
 def verify(
     connections: Connections,
     *,
-    count: int = source.DEFAULT_COUNT,
+    count: int = DEFAULT_COUNT,
     run_id: str | None = None,
     deadline: float = 180.0,
     progress: Callable[[str], None] = lambda text: None,
@@ -120,7 +121,7 @@ def verify(
     """
     seed = source.seed_for(run_id or f"verify-{uuid4()}")
     origin = connections.source
-    batch = source.fetch(origin.url, origin.name, seed, count)
+    batch = source.fetch(origin.url, origin.name, seed, count, rate_limit=origin.rate_limit)
     progress(f"the source gave {len(batch.users)} users")
     session = cassandra_session(connections.cassandra)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from copy import deepcopy
@@ -57,8 +58,15 @@ def test_what_runs_when(bag: DagBag, dag_id: str) -> None:
     [
         ("users_ingest", "count", 7, "7"),
         ("users_ingest", "count", None, 0),
+        ("users_ingest", "count", 20_000, 20_001),
+        ("users_ingest", "count", 1, -1),
+        ("users_ingest", "count", 1, 1.5),
         ("users_ingest", "seed", "mine-", 7),
+        ("users_ingest", "seed", "x" * 17, "x" * 18),
+        ("users_ingest", "seed", "x" * 64, "x" * 65),
+        ("users_ingest", "seed", None, "mine1"),
         ("users_ingest", "deadline", 0.5, 0),
+        ("users_ingest", "deadline", 86_400, 86_401),
         ("users_audit", "start", "2026-01-31T09:00:00Z", 9),
         ("users_rollup", "end", "2026-01-31T09:00:00Z", 9),
     ],
@@ -69,6 +77,19 @@ def test_conf_is_checked_when_a_run_is_asked_for(bag: DagBag, dag_id, key, good,
     params[key] = good
     with pytest.raises(ParamValidationError):
         params[key] = wrong
+
+
+@pytest.mark.parametrize(("rate_limit", "most"), [(0, 50_000_000), (7_000, 7_000)])
+def test_a_run_may_ask_for_what_the_source_gives(connections_folder, rate_limit: int, most: int) -> None:
+    sections = {"source": {"url": "http://nobody.invalid/", "name": "mine", "rate_limit": rate_limit}}
+    (connections_folder / "ingest.json").write_text(json.dumps(sections))
+    try:
+        params = DagBag(dag_folder=DAGS / "users_ingest.py").dags["users_ingest"].params
+    finally:
+        (connections_folder / "ingest.json").unlink()
+    params["count"] = most
+    with pytest.raises(ParamValidationError):
+        params["count"] = most + 1
 
 
 def test_parsing_imports_nothing_heavy() -> None:

@@ -48,6 +48,7 @@ def test_a_runs_conf() -> None:
         ({"seed": 7}, "conf.seed must be text"),
         ({"count": "500"}, "conf.count must be an integer"),
         ({"count": True}, "conf.count must be an integer"),
+        ({"count": 5.0}, "conf.count must be an integer"),
         ({"deadline": 0}, "conf.deadline must be seconds"),
         ({"deadline": "60"}, "conf.deadline must be seconds"),
         ({"deadline": float("nan")}, "conf.deadline must be seconds"),
@@ -56,6 +57,14 @@ def test_a_runs_conf() -> None:
 def test_a_conf_that_is_not_understood_is_refused(conf: dict, reason: str) -> None:
     with pytest.raises(flow.ConfError, match=reason):
         flow.parse_conf("run", conf)
+
+
+def test_more_than_the_source_gives_is_refused_at_once(connect, as_role) -> None:
+    """Nothing listens where the source and the stores should be."""
+    nowhere = {"source": {"url": "http://127.0.0.1:1/", "name": "randomuser", "rate_limit": 20_000}}
+    with pytest.raises(source.BatchSizeError, match=r"100000: .* 20,000 users in 5 minutes"):
+        flow.fetch_and_store(Connections(nowhere, "test"), "run", {"count": 100_000})
+    assert flow.parse_conf("run", {"count": 100_000}, rate_limit=0).count == 100_000
 
 
 def test_a_batch_is_stored_though_kafka_is_away(connect, connections, monkeypatch) -> None:

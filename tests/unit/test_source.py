@@ -8,7 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from millrace import source
+from millrace import offline_source, source
+from millrace.limits import RATE_WINDOW
 from millrace.source import Patience
 
 SEED = "client-test-"
@@ -38,7 +39,7 @@ def test_asking_for_more_gives_the_same_first_users_and_more_pages(source_url) -
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("429", "HTTP 429, error document: Too many"),
+        ("429", "HTTP 429: this address has asked for as many users as the source gives in 5 minutes"),
         ("503", "HTTP 503, text/plain; charset=utf-8, 19 bytes that are not JSON"),
         ("403", "HTTP 403"),
         ("404", "HTTP 404"),
@@ -179,7 +180,10 @@ def test_a_runs_seed_is_valid_and_its_own(run_id: str) -> None:
         ("abc1", "page 11 of `a`"),
         ("has space-", "A-Z"),
         ("x" * 65, "1 to 64"),
-        ("x" * 18, "18 characters"),
+        ("x" * 18, "not 18 of them"),
+        ("x" * 17 + "\n", "A-Z"),
+        ("abc-\n", "A-Z"),
+        ("é-", "A-Z"),
     ],
 )
 def test_a_seed_that_the_source_would_misread_is_refused(
@@ -189,7 +193,44 @@ def test_a_seed_that_the_source_would_misread_is_refused(
         fetch(source_url, impatient, seed=seed)
 
 
-@pytest.mark.parametrize("count", [0, -1, 50_000_001])
-def test_an_impossible_count_is_refused(source_url, impatient, count: int) -> None:
-    with pytest.raises(source.BatchSizeError):
-        fetch(source_url, impatient, count=count)
+@pytest.mark.parametrize(
+    ("count", "rate_limit", "reason"),
+    [
+        (0, 20_000, "ask for 1 to 20,000 users"),
+        (-1, 0, "ask for 1 to 50,000,000 users"),
+        (20_001, 20_000, "gives an address 20,000 users in 5 minutes.*several runs"),
+        (100_000, 20_000, "gives an address 20,000 users in 5 minutes.*several runs"),
+        (31, 30, "30 users in 5 minutes"),
+        (50_000_001, 0, "50,000,000 users"),
+    ],
+)
+def test_more_than_the_source_gives_is_refused_before_it_is_asked(
+    impatient, count: int, rate_limit: int, reason: str
+) -> None:
+    with pytest.raises(source.BatchSizeError, match=reason):
+        source.fetch(
+            "http://nobody.invalid/", "randomuser", SEED, count, rate_limit=rate_limit, patience=impatient
+        )
+
+
+def test_what_a_source_without_a_limit_gives_is_not_refused() -> None:
+    assert source.check_count(100_000, rate_limit=0) == 100_000
+    assert source.check_count(20_000) == 20_000
+
+
+def test_a_limit_that_others_have_used_up_is_waited_for(
+    source_server, source_url, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(source_server, "rate", offline_source.RateLimit(30, window=1.5))
+    patience = Patience(deadline=30, first_wait=0.3, longest_wait=0.3)
+    fetch(source_url, patience, 30)
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING, "millrace.source"):
+        assert len(fetch(source_url, patience, 30, "other-").users) == 30
+    assert time.monotonic() - began > 0.5
+    assert "this address has asked for as many users as the source gives" in caplog.text
+
+
+def test_patience_outlasts_the_window_of_the_limit() -> None:
+    patience = Patience()
+    assert patience.deadline - patience.longest_wait * 1.25 > RATE_WINDOW

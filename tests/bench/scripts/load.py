@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from millrace import connections, events, identity, store
-from millrace.offline_source import LARGEST_REQUEST, People
+from millrace.limits import PAGE_SIZE
+from millrace.offline_source import People
 from millrace.users import parse
 
 # Seconds between two commits: at half of what compact can do they are as large as a batch of the DAG (500 rows).
@@ -24,7 +25,7 @@ LARGEST_BATCH = 5_000
 folder, rate, amount = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 way = connections.load()
 run = uuid.uuid4().hex[:12]
-documents = json.loads(json.dumps(People().page("1.4", f"{run}-", 1, LARGEST_REQUEST, datetime.now(UTC))))
+documents = json.loads(json.dumps(People().page("1.4", f"{run}-", 1, PAGE_SIZE, datetime.now(UTC))))
 # Generated once and given new identities: making people is not what is measured.
 people = [
     parse(document, source=way.source.name, seed=run, page=1, position=position)
