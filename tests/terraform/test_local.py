@@ -40,9 +40,9 @@ def run(topology: Path) -> Iterator[Run]:
 
 
 def test_hosts_answer_and_a_second_plan_is_empty(run: Run) -> None:
-    # Ansible's own strategy takes the keys of new hosts.
-    wait = ("ansible", "all", "-i", "inventories/terraform", "-m", "ansible.builtin.wait_for_connection")
-    answers = run("env", "ANSIBLE_STRATEGY=linear", *wait)
+    answers = run(
+        "ansible", "all", "-i", "inventories/terraform", "-m", "ansible.builtin.wait_for_connection"
+    )
     assert "UNREACHABLE" not in answers.stdout
     plan = run(
         "bash",
