@@ -244,7 +244,7 @@ def _create(name: str, topology: str) -> Environment:
     if provider in NETWORKS:
         here = machine.look()
         _require_names(environment, here)
-        environment = replace(environment, subnet=_free_subnet(provider, here))
+        environment = replace(environment, subnet=_free_subnet(environment, here))
     environment.load_topology()
     try:
         environment.directory.mkdir(mode=0o700, parents=True)
@@ -307,22 +307,23 @@ def _taken(name: str, holder: str) -> str:
     )
 
 
-def _free_subnet(provider: str, here: machine.Machine) -> str:
-    """Return the first slice of the provider's network in which there is nobody."""
+def _free_subnet(environment: Environment, here: machine.Machine) -> str:
+    """Return the first slice of its provider's network in which there is nobody else."""
+    network = NETWORKS[environment.provider]
     taken = {
         found.subnet: f"environment {found.name!r}"
         for path in state_directory().glob("*/environment.yml")
-        if (found := load(path.parent.name))
+        if (found := load(path.parent.name)) and found.name != environment.name
     }
     # The first slice holds the machine's own address and the provider's defaults.
-    for subnet in list(NETWORKS[provider].subnets(new_prefix=SLICE_PREFIX))[1:]:
+    for subnet in list(network.subnets(new_prefix=SLICE_PREFIX))[1:]:
         if str(subnet) not in taken:
-            there = here.in_use(subnet) or machine.answering(subnet)
+            there = here.in_use(subnet, environment.id) or machine.answering(subnet)
             if there is None:
                 return str(subnet)
             taken[str(subnet)] = there
     raise EnvironmentFault(
-        f"all slices of {NETWORKS[provider]} are taken; remove an environment that is no longer needed:"
+        f"all slices of {network} are taken; remove an environment that is no longer needed:"
         + "".join(f"\n  {subnet}: {there}" for subnet, there in sorted(taken.items()))
     )
 
@@ -347,7 +348,7 @@ def claim(environment: Environment) -> None:
                     f"{host['name']} has the address {host['address']}, and so has {there}; remove one of them"
                 )
             if there:
-                environment = replace(environment, subnet=_free_subnet(environment.provider, here))
+                environment = replace(environment, subnet=_free_subnet(environment, here))
                 _write(environment)
                 break
         machine.claim(
