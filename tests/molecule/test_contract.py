@@ -12,6 +12,7 @@ from tests.platform.test_hosts import (  # noqa: F401 - the platform's own check
     test_no_secret_is_readable_by_everybody,
     test_no_unit_failed,
     test_sockets_are_those_of_the_port_table,
+    test_the_depots_build_has_no_rights,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 from testinfra.host import Host
@@ -63,3 +64,38 @@ def test_no_secret_is_readable_by_everybody(host: Host, folder: str) -> None:
     ).stdout
     exposed = [line for line in found.splitlines() if int(line.split()[0], 8) & 0o007]
     assert exposed == []
+
+
+# What tries, as the build of the depot would be run, to get out of its sandbox.
+CONFINED = """
+import shutil, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, "/srv/depot/source/artifacts")
+import build
+from pathlib import Path
+depot = build.Depot(Path("/srv/depot/source"), Path("/srv/depot/served"))
+print(depot.confined("sh", "-c", sys.stdin.read()))
+shutil.rmtree(build.STAGE)
+"""
+ESCAPES = """
+id -u
+for place in /srv/depot /srv/depot/source /srv/depot/served /etc /root /usr/local/bin /opt /var/lib/millrace /run; do
+  touch $place/escaped 2>/dev/null && echo wrote $place
+done
+ls -A /srv/depot
+cat /etc/millrace/connections/* /etc/shadow 2>/dev/null
+ls /root 2>/dev/null
+touch $HOME/built && echo built
+sleep 1000 >/dev/null 2>&1 &
+"""
+
+
+def test_the_depots_build_has_no_rights(host: Host) -> None:
+    """Code that it downloads runs as nobody, sees nothing but its source, writes nowhere else, and leaves nothing running."""
+    if not host.file("/srv/depot/source").exists:
+        return  # another host has the depot
+    program = f"python3 -c {shlex.quote(CONFINED)} <<'END'{ESCAPES}END"
+    user, *rest = host.check_output(program).split()
+    assert int(user) > 60_000, "a user that exists for this alone"
+    assert rest == ["source", "built"]
+    assert host.run("pgrep -f '[s]leep 1000'").stdout == ""
