@@ -14,6 +14,8 @@ CATALOGUE = Catalogue.load().services
 # What a host listens on beside the platform: ssh, and with a cloud's image systemd's resolver (LLMNR, DNS for itself).
 SYSTEM_PORTS = {22, 5355}
 RESOLVER = {(53, "127.0.0.53"), (53, "127.0.0.54")}
+# The way in: what it may do, who logs in may do.
+SSH_UNITS = {"ssh.service", "ssh-host-keys.service"}
 # Where the Python of a Spark driver and its JVM find each other, each time by another port and by a token.
 OWN_CONVERSATIONS = ("127.0.0.1", range(32768, 65536))
 
@@ -53,6 +55,20 @@ def test_every_declared_service_is_enabled_and_runs(host: Host) -> None:
     assert units, "no unit was ever seen to serve on this host"
     for unit in units:
         assert host.check_output(f"systemctl is-active {unit}") == "active", unit
+
+
+def test_every_unit_of_the_platform_is_sandboxed(host: Host) -> None:
+    """By systemd's own measure, of 0 to 10: every unit that was installed or changed here, also one that a timer starts."""
+    files = host.check_output("find /etc/systemd/system -type f -path '*.service*'").splitlines()
+    named = [re.search(r"([^/]+[.]service)([.]d/|$)", path) for path in files]
+    units = {found[1] for found in named if found} - SSH_UNITS
+    assert units, "no unit of the platform is on this host"
+    for unit in units:
+        measured = host.run("systemd-analyze security --no-pager --threshold=20 %s", unit)
+        assert measured.rc == 0, measured.stdout.splitlines()[-1:] or measured.stderr
+        pid = host.check_output("systemctl show -p MainPID --value %s", unit)
+        # What runs may have been started before the unit was changed.
+        assert pid == "0" or host.check_output(f"stat -c %U /proc/{pid}") != "root", f"{unit} runs as root"
 
 
 @pytest.mark.parametrize("folder", ["/etc", "/opt", "/usr/local", "/var/lib/millrace"])
