@@ -20,6 +20,12 @@ SSH_UNITS = {"ssh.service", "ssh-host-keys.service"}
 OWN_CONVERSATIONS = ("127.0.0.1", range(32768, 65536))
 
 
+def own_units(host: Host) -> list[str]:
+    """The units that were seen to serve and whose files are the platform's."""
+    units = host.check_output("ls /var/lib/millrace/fingerprints").split()
+    return [unit for unit in units if host.file(f"/etc/systemd/system/{unit}").exists]
+
+
 def test_no_unit_failed(host: Host) -> None:
     failed = host.check_output("systemctl list-units --state=failed --plain --no-legend")
     assert failed == ""
@@ -69,6 +75,16 @@ def test_every_unit_of_the_platform_is_sandboxed(host: Host) -> None:
         pid = host.check_output("systemctl show -p MainPID --value %s", unit)
         # What runs may have been started before the unit was changed.
         assert pid == "0" or host.check_output(f"stat -c %U /proc/{pid}") != "root", f"{unit} runs as root"
+
+
+def test_services_run_programs_from_their_temporary_folders(host: Host) -> None:
+    """JVMs unpack their native libraries there. On the host itself nothing runs from there, as on hardened images."""
+    attempt = "for folder in /tmp /var/tmp; do cp /bin/true $folder/test-program && $folder/test-program && echo ran; done"
+    assert host.run(attempt).stdout == ""
+    for unit in own_units(host):
+        pid = host.check_output("systemctl show -p MainPID --value %s", unit)
+        inside = host.check_output(f"nsenter --mount --target {pid} sh -c %s", attempt)
+        assert inside.split() == ["ran", "ran"], unit
 
 
 @pytest.mark.parametrize("folder", ["/etc", "/opt", "/usr/local", "/var/lib/millrace"])
