@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from testinfra.host import Host
 
 from tests.platform.test_hosts import (  # noqa: F401 - the platform's own checks of a host
+    own_units,
     test_every_declared_service_is_enabled_and_runs,
+    test_every_unit_of_the_platform_is_sandboxed,
     test_no_secret_is_readable_by_everybody,
     test_no_unit_failed,
+    test_services_run_programs_from_their_temporary_folders,
     test_sockets_are_those_of_the_port_table,
     test_the_depots_build_has_no_rights,
 )
 
 
-@pytest.mark.parametrize("setting", ["NoNewPrivileges=yes", "ProtectSystem=strict"])
-def test_units_of_the_platform_are_sandboxed(host: Host, setting: str) -> None:
-    units = host.check_output("ls /var/lib/millrace/fingerprints").split()
-    own = [unit for unit in units if host.file(f"/etc/systemd/system/{unit}").exists]
-    name, value = setting.split("=")
-    for unit in own:
-        assert host.check_output(f"systemctl show -p {name} {unit}") == f"{name}={value}", unit
-
-
 def test_a_killed_service_comes_back(host: Host) -> None:
     """kill -9 of the main process: systemd starts it again."""
-    for unit in host.check_output("ls /var/lib/millrace/fingerprints").split():
-        if not host.file(f"/etc/systemd/system/{unit}").exists:
-            continue
+    for unit in own_units(host):
         before = host.check_output(f"systemctl show -p MainPID --value {unit}")
         host.check_output(f"kill -9 {before}")
         host.check_output(

@@ -15,8 +15,16 @@ CATALOGUE = Catalogue.load().services
 # What a host listens on beside the platform: ssh, and with a cloud's image systemd's resolver (LLMNR, DNS for itself).
 SYSTEM_PORTS = {22, 5355}
 RESOLVER = {(53, "127.0.0.53"), (53, "127.0.0.54")}
+# The way in: what it may do, who logs in may do.
+SSH_UNITS = {"ssh.service", "ssh-host-keys.service"}
 # Where the Python of a Spark driver and its JVM find each other, each time by another port and by a token.
 OWN_CONVERSATIONS = ("127.0.0.1", range(32768, 65536))
+
+
+def own_units(host: Host) -> list[str]:
+    """The units that were seen to serve and whose files are the platform's."""
+    units = host.check_output("ls /var/lib/millrace/fingerprints").split()
+    return [unit for unit in units if host.file(f"/etc/systemd/system/{unit}").exists]
 
 
 def test_no_unit_failed(host: Host) -> None:
@@ -54,6 +62,30 @@ def test_every_declared_service_is_enabled_and_runs(host: Host) -> None:
     assert units, "no unit was ever seen to serve on this host"
     for unit in units:
         assert host.check_output(f"systemctl is-active {unit}") == "active", unit
+
+
+def test_every_unit_of_the_platform_is_sandboxed(host: Host) -> None:
+    """By systemd's own measure, of 0 to 10: every unit that was installed or changed here, also one that a timer starts."""
+    files = host.check_output("find /etc/systemd/system -type f -path '*.service*'").splitlines()
+    named = [re.search(r"([^/]+[.]service)([.]d/|$)", path) for path in files]
+    units = {found[1] for found in named if found} - SSH_UNITS
+    assert units, "no unit of the platform is on this host"
+    for unit in units:
+        measured = host.run("systemd-analyze security --no-pager --threshold=20 %s", unit)
+        assert measured.rc == 0, measured.stdout.splitlines()[-1:] or measured.stderr
+        pid = host.check_output("systemctl show -p MainPID --value %s", unit)
+        # What runs may have been started before the unit was changed.
+        assert pid == "0" or host.check_output(f"stat -c %U /proc/{pid}") != "root", f"{unit} runs as root"
+
+
+def test_services_run_programs_from_their_temporary_folders(host: Host) -> None:
+    """JVMs unpack their native libraries there. On the host itself nothing runs from there, as on hardened images."""
+    attempt = "for folder in /tmp /var/tmp; do cp /bin/true $folder/test-program && $folder/test-program && echo ran; done"
+    assert host.run(attempt).stdout == ""
+    for unit in own_units(host):
+        pid = host.check_output("systemctl show -p MainPID --value %s", unit)
+        inside = host.check_output(f"nsenter --mount --target {pid} sh -c %s", attempt)
+        assert inside.split() == ["ran", "ran"], unit
 
 
 @pytest.mark.parametrize("folder", ["/etc", "/opt", "/usr/local", "/var/lib/millrace"])

@@ -10,7 +10,9 @@ from tests.platform.conftest import members, secrets
 
 def test_a_record_crosses_the_cluster(first_of: Any, last_of: Any) -> None:
     text = f"record {uuid.uuid4()}"
-    produced = first_of("kafka").run(f"echo '{text}' | kafka-console-producer --topic millrace.probe")
+    # Compressed by a native library, which both commands have to unpack and run.
+    producer = "kafka-console-producer --topic millrace.probe --compression-codec zstd"
+    produced = first_of("kafka").run(f"echo '{text}' | {producer}")
     assert produced.rc == 0, produced.stderr
     consumed = last_of("kafka").run(
         "timeout 60 kafka-console-consumer --topic millrace.probe --from-beginning --timeout-ms 8000"

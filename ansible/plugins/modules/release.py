@@ -44,8 +44,11 @@ options:
 COMMAND = """#!/bin/sh
 # JVM_OPTS adds options; the log goes to the standard error, warnings and worse unless LOG_LEVEL says otherwise.
 home=$(dirname "$(dirname "$(readlink -f "$0")")")
+# Native libraries (compression, JNA) are unpacked and run there, which hardened images forbid in /tmp. It is root's.
+tmp=/var/cache/millrace
+[ -w "$tmp" ] || tmp=${{TMPDIR:-/tmp}}
 exec {java} -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "@$home/jvm.options" -Dlog.level="${{LOG_LEVEL:-WARN}}" \\
-  $JVM_OPTS -cp "$home/conf:$home/lib/*" {main} "$@"
+  -Djava.io.tmpdir="$tmp" $JVM_OPTS -cp "$home/conf:$home/lib/*" {main} "$@"
 """
 
 

@@ -24,10 +24,12 @@ description:
   - I(step=restart) restarts it. With I(gate) it refuses to begin unless I(check) passes, so that a rollout stops at the
     first member that doesn't come back. Without, it lets I(check) have its time once, and goes on whatever that says; what
     has just lost its workers has then done something for its users before it is away itself.
+  - With I(reload) it is reloaded instead, unless I(unit_file) has changed, which takes a new start to be in force.
   - On failure the unit's log says why in the message. A unit that keeps dying is not waited for.
 options:
   name: {description: Name of the unit., type: str, required: true}
   step: {description: What to do., type: str, choices: [start, restart], required: true}
+  unit_file: {description: The unit's file or drop-in, whose content is in the fingerprint too., type: path}
   files: {description: Files and folders whose content makes the fingerprint., type: list, elements: path, default: []}
   links: {description: Links whose target makes the fingerprint, where they exist., type: list, elements: path, default: []}
   restart: {description: Restart it even where nothing has changed., type: bool, default: false}
@@ -35,7 +37,7 @@ options:
   gate: {description: Others serve while this one restarts, so it must not be taken away from a cluster that isn't whole., type: bool, default: false}
   last: {description: Command that exits with 0 where other members are to restart first., type: list, elements: str, default: []}
   timeout: {description: Seconds that the check may take to pass., type: int, default: 120}
-  reload: {description: Reload instead of restarting., type: bool, default: false}
+  reload: {description: "Reload instead of restarting, where that is enough.", type: bool, default: false}
 """
 
 STATE = Path("/var/lib/millrace/fingerprints")
@@ -179,6 +181,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "step": {"type": "str", "choices": ["start", "restart"], "required": True},
+            "unit_file": {"type": "path"},
             "files": {"type": "list", "elements": "path", "default": []},
             "links": {"type": "list", "elements": "path", "default": []},
             "restart": {"type": "bool", "default": False},
@@ -194,7 +197,9 @@ def main() -> None:
     unit = params["name"]
     record = STATE / unit
     try:
-        wanted = fingerprint(params["files"], params["links"])
+        # Apart from the rest, because it tells whether a reload is enough.
+        own = fingerprint([params["unit_file"]], []) if params["unit_file"] else ""
+        wanted = f"{own}:{fingerprint(params['files'], params['links'])}"
         recorded = record.read_text() if record.exists() else NEVER
         state = properties(unit)
         running = state["ActiveState"] in ("active", "reloading")
@@ -233,7 +238,12 @@ def main() -> None:
             elif params["check"]:
                 # There a job that has just lost its workers waits until it has committed.
                 passes(params["check"])
-            act(params, "reload" if params["reload"] and not params["restart"] else "restart", record, wanted)
+            enough = (
+                params["reload"]
+                and not params["restart"]
+                and recorded.removeprefix(TRIED).startswith(f"{own}:")
+            )
+            act(params, "reload" if enough else "restart", record, wanted)
         last = restart and bool(params["last"]) and passes(params["last"])[0]
     except (OSError, UnitError) as error:
         module.fail_json(msg=str(error))
