@@ -144,11 +144,15 @@ _Section = TypeVar("_Section")
 
 
 class Connections:
-    """The sections of one connections file; asking for one that is not there is an error that says so."""
+    """The sections of one connections file; asking for one that is not there is an error that says so.
+
+    Root's file says under `elsewhere` which hosts have the sections that it has not.
+    """
 
     def __init__(self, sections: dict[str, Any], path: str) -> None:
         self._sections = sections
         self._path = path
+        self._elsewhere: dict[str, list[str]] = sections.get("elsewhere", {})
 
     @property
     def kafka(self) -> Kafka:
@@ -197,6 +201,10 @@ class Connections:
 
     def _section(self, name: str, kind: type[_Section]) -> _Section:
         values = self._sections.get(name)
+        if not isinstance(values, dict) and (hosts := self._elsewhere.get(name)):
+            raise ConnectionsError(
+                f"this command needs root's login to `{name}`, which is not on this host: run it on {' or '.join(hosts)}"
+            )
         if not isinstance(values, dict):
             raise ConnectionsError(
                 f"{self._path} has no section `{name}`, which this command needs: use the file of a client "

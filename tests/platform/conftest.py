@@ -43,9 +43,12 @@ def host_named(name: str) -> Host:
     )
 
 
-def run_script(host: Host, name: str, *arguments: str) -> Any:
-    """Run a Python file of tests/platform/scripts on a host with root's logins; return the JSON that it prints."""
-    text = (Path(__file__).parent / "scripts" / f"{name}.py").read_text()
+SCRIPTS = Path(__file__).parent / "scripts"
+
+
+def run_script(host: Host, name: str, *arguments: str, folder: Path = SCRIPTS) -> Any:
+    """Run a Python file of a folder of scripts on a host with root's logins; return the JSON that it prints."""
+    text = (folder / f"{name}.py").read_text()
     answer = host.run(
         "MILLRACE_CONNECTIONS=/etc/millrace/connections/admin.json /opt/millrace/current/bin/python -c %s"
         + " %s" * len(arguments),

@@ -34,6 +34,11 @@ TEMPLATE_VARIABLES: dict[str, str] = {
     "spark/templates/spark-defaults.conf.j2": "{'settings': __spark_defaults}",
     "systemd_service/templates/properties.j2": "{'properties': {'name': 'value'}}",
 }
+# A template that not every host of its role has.
+TEMPLATE_CONDITIONS: dict[str, str] = {
+    "connections/templates/kafka.properties.j2": "'kafka' in connections_sections",
+    "connections/templates/zookeeper.jaas.j2": "'zookeeper' in connections_sections",
+}
 
 
 def hosts_of(role: str) -> str:
@@ -58,6 +63,7 @@ def play(role: Path) -> dict[str, Any]:
         "post_tasks": [
             {
                 "name": f"{role.name}/{template.name}",
+                "when": TEMPLATE_CONDITIONS.get(str(template.relative_to(ROOT / "roles")), True),
                 "ansible.builtin.assert": {
                     "quiet": True,
                     "that": f"lookup('ansible.builtin.template', '{template}', template_vars="

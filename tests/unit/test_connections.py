@@ -143,3 +143,13 @@ def test_cassandra_that_is_not_there_is_named() -> None:
     target = connections.Cassandra(hosts=["127.0.0.1"], port=1, local_dc="dc1", keyspace="k")
     with pytest.raises(ConnectionsError, match=r"Cassandra at 127\.0\.0\.1 \(port 1.*refused"):
         connections.cassandra_session(target)
+
+
+def test_a_login_of_another_host_names_that_host(write) -> None:
+    found = connections.load(write({"kafka": KAFKA, "elsewhere": {"postgresql": ["mill-control"]}}))
+    with pytest.raises(
+        ConnectionsError, match=r"login to `postgresql`.*not on this host: run it on mill-control$"
+    ):
+        _ = found.postgresql
+    with pytest.raises(ConnectionsError, match="has no section `cassandra`"):
+        _ = found.cassandra
