@@ -50,7 +50,7 @@ depot-rebuild: setup ## build every artifact anew on the depot's host and hold i
 	ansible-playbook site.yml --tags depot -e depot_rebuild=true
 
 .PHONY: test
-test: lint test-code test-terraform test-platform test-spark ## all of the tests below but test-operations and test-vm
+test: lint test-code test-terraform test-platform test-spark ## all of the tests below but test-apart, test-operations and test-vm
 
 .PHONY: lint
 lint: setup ## linters, types, and the repository's own rules
@@ -77,6 +77,16 @@ test-platform: setup ## the platform on hosts of its own: fresh, a second time, 
 .PHONY: test-spark
 test-spark: setup ## the Spark job on a local session, with the release that the platform's depot built
 	scripts/test-spark -q
+
+.PHONY: test-apart
+test-apart: export MILLRACE_ENV := apart
+test-apart: export MILLRACE_TOPOLOGY := tests/apart/apart.yml
+test-apart: setup ## each service on a host of its own, through the firewalls of all: installed, the flow, who reaches what
+	scripts/down
+	scripts/lxc-hosts make
+	ansible-playbook site.yml
+	pytest -v tests/apart
+	scripts/down
 
 .PHONY: test-operations
 test-operations: export MILLRACE_ENV := operations

@@ -38,6 +38,13 @@ NETWORKS = {
     "virtualbox": ipaddress.IPv4Network("192.168.56.0/24"),
     "libvirt": ipaddress.IPv4Network("192.168.56.0/24"),
 }
+# What a host sees of those who operate it from this machine: its own address there, and that of the way by which
+# Vagrant comes.
+OPERATORS = {
+    "lxc": ["10.0.3.1/32"],
+    "virtualbox": ["192.168.56.1/32", "10.0.2.2/32"],
+    "libvirt": ["192.168.56.1/32", "192.168.121.1/32"],
+}
 SLICE_PREFIX = 27
 LAST_INDEX = 2 ** (32 - SLICE_PREFIX) - 2
 # Who makes hosts: the one that made an environment's hosts goes on making them.
@@ -116,6 +123,12 @@ class Environment:
         if self.made_by == "terraform":
             return terraform.provisioned(self.hosts(), terraform.folder(self.provider), self.directory)
         return self.hosts()
+
+    def operator_cidrs(self) -> list[str]:
+        """The networks from which its hosts are operated: this machine's side, or what Terraform was told."""
+        if self.provider in OPERATORS:
+            return OPERATORS[self.provider]
+        return terraform.operator_cidrs(terraform.folder(self.provider), self.directory)
 
     def _addresses(self, index: int) -> dict[str, str]:
         address = ipaddress.ip_network(self.subnet)[index]

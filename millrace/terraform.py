@@ -44,7 +44,7 @@ def provisioned(hosts: list[dict[str, Any]], where: Path, state: Path) -> list[d
 
     Raises TerraformFault when there is no output, or when it holds other hosts than the topology.
     """
-    output = read(where, state)
+    output = read(where, state)["hosts"]
     wanted, found = {host["name"] for host in hosts}, set(output)
     if wanted != found:
         raise TerraformFault(
@@ -55,9 +55,19 @@ def provisioned(hosts: list[dict[str, Any]], where: Path, state: Path) -> list[d
     return [host | {key: output[host["name"]][key] for key in keys} for host in hosts]
 
 
-def read(where: Path, state: Path) -> dict[str, dict[str, Any]]:
-    """Return Terraform's output `hosts`: addresses, user and topology entry of every host, by name."""
-    command = ["terraform", f"-chdir={where}", "output", "-no-color", "-json", "hosts"]
+def operator_cidrs(where: Path, state: Path) -> list[str]:
+    """Return the networks that Terraform was told the hosts are operated from; raises TerraformFault where it was not."""
+    output = read(where, state)
+    if "operator_cidrs" not in output:
+        raise TerraformFault(
+            f"{where}: Terraform tells no operator_cidrs; run `scripts/terraform-hosts make`"
+        )
+    return sorted(output["operator_cidrs"])
+
+
+def read(where: Path, state: Path) -> dict[str, Any]:
+    """Return Terraform's outputs by name; `hosts` has addresses, user and topology entry of every host, by name."""
+    command = ["terraform", f"-chdir={where}", "output", "-no-color", "-json"]
     try:
         result = subprocess.run(
             command,
@@ -70,9 +80,9 @@ def read(where: Path, state: Path) -> dict[str, dict[str, Any]]:
         raise TerraformFault(
             "terraform is not on PATH, and it knows where this environment's hosts are"
         ) from error
-    if result.returncode:
+    outputs = {} if result.returncode else json.loads(result.stdout)
+    if "hosts" not in outputs:
         raise TerraformFault(
             f"{where}: Terraform tells no hosts; run `scripts/terraform-hosts make` first. It says: {result.stderr.strip()}"
         )
-    hosts: dict[str, dict[str, Any]] = json.loads(result.stdout)
-    return hosts
+    return {name: output["value"] for name, output in outputs.items()}

@@ -7,6 +7,7 @@ anything is made, with one message per fault.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,10 @@ class Host:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The services that exist with their budgets and ports, and the size classes of hosts (MiB, cores)."""
+    """The services that exist with their budgets and ports, what every host has, and the size classes (MiB, cores)."""
 
     services: dict[str, dict[str, Any]]
+    host_ports: dict[str, dict[str, Any]]
     sizes: dict[str, dict[str, int]]
     reserve_mb: int
 
@@ -52,7 +54,35 @@ class Catalogue:
     def load(cls, path: Path = CATALOGUE) -> Catalogue:
         """Read the catalogue from the group variables that the roles read too."""
         data = load_yaml(path)
-        return cls(data["services"], data["host_sizes"], data["host_reserve_mb"])
+        return cls(data["services"], data["host_ports"], data["host_sizes"], data["host_reserve_mb"])
+
+    def openings(
+        self, host: str, hosts: Mapping[str, Mapping[str, Any]], operator_cidrs: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Who may reach which port of a host, as the port table says.
+
+        `hosts` gives every host's `address` and `services` by name. Each opening has a `name` (service/port), the `first`
+        and `last` port, and `sources`: the networks that it is open to. A host reaches itself without one.
+        """
+        tables = {"host": self.host_ports} | {
+            name: self.services[name]["ports"] for name in hosts[host]["services"]
+        }
+        found = []
+        for owner, ports in tables.items():
+            for label, port in ports.items():
+                asked = set(port["from"])
+                sources = [
+                    f"{other['address']}/32"
+                    for name, other in sorted(hosts.items())
+                    if name != host and ("all" in asked or asked & set(other["services"]))
+                ]
+                sources += operator_cidrs if "operator" in asked else []
+                if port["bind"] == "host" and sources:
+                    last = port.get("last", port["port"])
+                    found.append(
+                        {"name": f"{owner}/{label}", "first": port["port"], "last": last, "sources": sources}
+                    )
+        return found
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -12,6 +13,9 @@ from millrace.errors import NotWhole
 from millrace.postgresql import postgresql_session
 from millrace.schemas import TOPIC
 
+# What the firewall's unit has loaded, as the kernel told it then.
+LOADED = Path("/run/millrace-firewall/loaded")
+_TABLE = ("list", "table", "inet", "millrace")
 # Written by the deployment once a unit was seen to serve.
 UNITS = Path("/var/lib/millrace/fingerprints")
 _SHOWN = ("Id", "ActiveState", "SubState", "NRestarts", "MemoryCurrent", "ActiveEnterTimestamp")
@@ -28,15 +32,34 @@ def units() -> list[str]:
             f"{shown['Id'].removesuffix('.service'):<24} {_state(shown):<18} {memory:>5} MiB  restarts {shown['NRestarts']:<3} "
             f"since {shown['ActiveEnterTimestamp']}"
         )
+    if LOADED.exists():
+        lines.append(f"{'firewall':<24} {_dropped()} packets dropped")
     return [*lines, f"{'all':<24} {'':<18} {total:>5} MiB"]
 
 
 def units_active(_: Connections) -> str:
-    """Every unit of the platform on this host runs."""
+    """Every unit of the platform on this host runs, and its firewall is in force."""
     shown = _units()
     if idle := [f"{unit['Id']} is {_state(unit)}" for unit in shown if unit["ActiveState"] != "active"]:
         raise NotWhole(f"Units of {socket.gethostname()}: {', '.join(idle)}; see `journalctl -u` of each")
+    if LOADED.exists() and _nft("--stateless", "--terse") != LOADED.read_text():
+        raise NotWhole(
+            f"Firewall of {socket.gethostname()}: its rules are not those that were loaded, somebody has flushed or changed"
+            " them; `systemctl reload millrace-firewall` loads them again"
+        )
     return f"Units: {len(shown)} run on {socket.gethostname()}"
+
+
+def _nft(*options: str) -> str:
+    """Return the firewall's table as the kernel has it, nothing where it has none."""
+    command = ["/usr/sbin/nft", *options, *_TABLE]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def _dropped() -> int:
+    """Return how many packets the firewall has dropped since its rules were loaded."""
+    found = re.search(r'counter packets (\d+) bytes \d+ comment "dropped"', _nft())
+    return int(found[1]) if found else 0
 
 
 def _units() -> list[dict[str, str]]:

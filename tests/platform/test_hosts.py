@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
 
 import pytest
 from testinfra.host import Host
 
+from millrace import environment as environments
 from millrace.topology import Catalogue
-from tests.platform.conftest import description, secrets
+from tests.platform.conftest import description, members, secrets
 
 CATALOGUE = Catalogue.load().services
-# What a host listens on beside the platform: ssh, and with a cloud's image systemd's resolver (LLMNR, DNS for itself).
-SYSTEM_PORTS = {22, 5355}
+# What a host listens on beside the services: ssh, and with a cloud's image systemd's resolver (LLMNR, DNS for itself).
+SYSTEM_PORTS = {port["port"] for port in Catalogue.load().host_ports.values()} | {5355}
 RESOLVER = {(53, "127.0.0.53"), (53, "127.0.0.54")}
 # The way in: what it may do, who logs in may do.
 SSH_UNITS = {"ssh.service", "ssh-host-keys.service"}
+# Section of root's logins -> the secret in it.
+ADMIN_SECRETS = {
+    "zookeeper": "zookeeper_super",
+    "kafka": "kafka_admin",
+    "registry": "schema_registry_admin",
+    "postgresql": "postgresql_millrace",
+    "cassandra": "cassandra_admin",
+    "source": "offline_source_control",
+    "spark_cluster": "spark_ui",
+    "airflow": "airflow_admin",
+}
 # Where the Python of a Spark driver and its JVM find each other, each time by another port and by a token.
 OWN_CONVERSATIONS = ("127.0.0.1", range(32768, 65536))
 
 
 def own_units(host: Host) -> list[str]:
-    """The units that were seen to serve and whose files are the platform's."""
+    """The units that were seen to serve, whose files are the platform's, and that have a process: a firewall's has ended."""
     units = host.check_output("ls /var/lib/millrace/fingerprints").split()
-    return [unit for unit in units if host.file(f"/etc/systemd/system/{unit}").exists]
+    return [
+        unit
+        for unit in units
+        if host.file(f"/etc/systemd/system/{unit}").exists and unit != "millrace-firewall.service"
+    ]
 
 
 def test_no_unit_failed(host: Host) -> None:
@@ -131,3 +149,58 @@ def test_the_depots_build_has_no_rights(host: Host) -> None:
     assert int(user) > 60_000, "a user that exists for this alone"
     assert rest == ["source", "built"]
     assert host.run("pgrep -f '[s]leep 1000'").stdout == ""
+
+
+def test_root_has_the_logins_that_are_needed_on_its_host_and_no_other(host: Host) -> None:
+    """And its commands say where those are that it has not."""
+    needed = {
+        section
+        for service in description(host)["services"]
+        for section in CATALOGUE[service].get("logins", [])
+    }
+    document = json.loads(host.file("/etc/millrace/connections/admin.json").content_string)
+    elsewhere = document.pop("elsewhere")
+    assert document.keys() == needed
+    assert elsewhere.keys().isdisjoint(needed)
+    for section, names in elsewhere.items():
+        holders = {
+            name
+            for service, entry in CATALOGUE.items()
+            if section in entry.get("logins", [])
+            for name in members(service)
+        }
+        assert set(names) == holders, section
+    others = "\n".join(secrets()[name] for section, name in ADMIN_SECRETS.items() if section not in needed)
+    found = host.run("printf %s %s | grep -rlF -f - /etc/millrace", "%s\\n", others).stdout if others else ""
+    assert found == ""
+    if names := elsewhere.get("postgresql"):
+        refused = host.run("millrace migrate postgresql")
+        assert refused.rc != 0
+        assert f"run it on {' or '.join(names)}" in refused.stderr
+
+
+def test_logins_are_by_key_alone(host: Host) -> None:
+    """As sshd says, and as a client without the key finds."""
+    effective = host.check_output("sshd -T").splitlines()
+    for setting in ("passwordauthentication no", "kbdinteractiveauthentication no", "x11forwarding no"):
+        assert setting in effective
+    assert "permitrootlogin without-password" in effective or "permitrootlogin no" in effective
+    mine = description(host)
+    config = environments.current().ssh_config()
+    refused = subprocess.run(
+        [
+            "ssh",
+            "-F",
+            config,
+            "-o",
+            "PubkeyAuthentication=no",
+            f"{mine['user']}@{mine['operator_address']}",
+            "true",
+        ],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert "Permission denied (publickey)" in refused.stderr

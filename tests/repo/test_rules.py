@@ -166,6 +166,29 @@ def test_ports_stand_in_the_table_alone() -> None:
     assert wrong == []
 
 
+def test_who_has_a_login_may_reach_its_service() -> None:
+    """The catalogue's two columns of who asks whom: root's logins, and the ports' clients."""
+    services = yaml_of(ROOT / "inventories/group_vars/all/services.yml")["services"]
+    behind = yaml_of(ROOT / "inventories/group_vars/all/connections.yml")["connection_services"]
+    behind = {**behind, "source": "offline_source"}
+    wrong = [
+        f"{service} has a login to {section} and may not connect to {behind[section]}"
+        for service, entry in services.items()
+        for section in entry.get("logins", [])
+        if service != behind[section]
+        and not any(service in port["from"] for port in services[behind[section]]["ports"].values())
+    ]
+    assert wrong == []
+
+
+def test_an_operators_port_is_a_page() -> None:
+    """A browser elsewhere; all else is done in a shell on a host."""
+    services = yaml_of(ROOT / "inventories/group_vars/all/services.yml")["services"]
+    for service, entry in services.items():
+        for name, port in entry["ports"].items():
+            assert ("operator" in port["from"]) == ("page" in port), f"{service}/{name}"
+
+
 def test_data_lies_where_the_catalogue_says() -> None:
     """A cloud keeps those folders on volumes of their own; anywhere else, data would share the system's fate."""
     services = yaml_of(ROOT / "inventories/group_vars/all/services.yml")["services"]

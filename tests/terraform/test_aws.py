@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from millrace.topology import Catalogue
+
 from .conftest import (
     MIRROR,
     ROOT,
@@ -76,6 +78,24 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_second_plan_is_empty(platform: Platform) -> None:
     assert platform.plan() == Counter()
+
+
+def test_security_groups_agree_with_the_hosts_own_firewalls(platform: Platform) -> None:
+    """Both are made from the port table."""
+    hosts = yaml.safe_load(COMPACT.read_text())["hosts"]
+    group = {name: "+".join(sorted(host["services"])) for name, host in hosts.items()}
+    # Names in place of addresses: what is open to which host.
+    view = {name: {"address": name, "services": host["services"]} for name, host in hosts.items()}
+    wanted = {
+        f"{opening['name']} on {group[name]} from {group.get(source.removesuffix('/32'), source)}"
+        for name in hosts
+        for opening in Catalogue.load().openings(name, view, ["203.0.113.7/32"])
+        for source in opening["sources"]
+        if opening["name"] != "host/ssh"
+    }
+    kind = "aws_vpc_security_group_ingress_rule.service["
+    made = {address.removeprefix(kind)[:-1] for address in platform.resources() if address.startswith(kind)}
+    assert made == wanted
 
 
 def test_the_output_is_what_ansible_needs(platform: Platform) -> None:
@@ -251,6 +271,8 @@ def test_the_way_of_a_person(run: Run) -> None:
     variables = listed["_meta"]["aws-test-single"]
     assert variables["ansible_user"] == "ansible"
     assert variables["ansible_host"] != variables["host_address"]
+    # Said once: the hosts' own firewalls have them from Terraform.
+    assert variables["operator_cidrs"] == ["203.0.113.7/32"]
 
     refused = run("scripts/down", check=False)
     assert refused.returncode != 0

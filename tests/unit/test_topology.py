@@ -46,3 +46,30 @@ def test_replication_follows_the_members() -> None:
 def test_an_unknown_topology_names_those_that_exist() -> None:
     with pytest.raises(topologies.TopologyError, match="there are: compact"):
         topologies.load("nope")
+
+
+def test_a_port_is_open_to_the_hosts_of_its_from_and_to_operators() -> None:
+    catalogue = topologies.Catalogue(
+        services={
+            "server": {"ports": {
+                "data": {"port": 7100, "last": 7109, "bind": "host", "from": ["client"]},
+                "page": {"port": 8080, "bind": "host", "from": ["operator"]},
+                "peers": {"port": 7000, "bind": "host", "from": ["server"]},
+                "inner": {"port": 9000, "bind": "loopback", "from": ["all"]},
+            }},
+            "client": {"ports": {}},
+            "other": {"ports": {}},
+        },
+        host_ports={"ssh": {"port": 22, "bind": "host", "from": ["operator"]}},
+        sizes={},
+        reserve_mb=0,
+    )  # fmt: skip
+    hosts = {
+        name: {"address": f"10.0.0.{number}", "services": [name]}
+        for number, name in enumerate(catalogue.services, 1)
+    }
+    assert catalogue.openings("server", hosts, ["192.0.2.0/24"]) == [
+        {"name": "host/ssh", "first": 22, "last": 22, "sources": ["192.0.2.0/24"]},
+        {"name": "server/data", "first": 7100, "last": 7109, "sources": ["10.0.0.2/32"]},
+        {"name": "server/page", "first": 8080, "last": 8080, "sources": ["192.0.2.0/24"]},
+    ]

@@ -51,6 +51,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
             topology = environment.load_topology()
             hosts = environment.located_hosts()
             ssh_config = environment.ssh_config()
+            operator_cidrs = environment.operator_cidrs()
         except (environments.EnvironmentFault, terraform.TerraformFault, topologies.TopologyError) as error:
             raise AnsibleParserError(str(error)) from error
 
@@ -61,6 +62,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
             "environment_directory": str(directory),
             "environment_provider": environment.provider,
             "topology_name": topology.name,
+            "operator_cidrs": operator_cidrs,
             "cache_directory": str(environments.cache_directory()),
             "replication_factors": {name: topology.replication(name) for name in ("kafka", "cassandra")},
             "ansible_become": True,

@@ -13,10 +13,7 @@ locals {
           name  = "${service}/${label}"
           first = port.port
           last  = try(port.last, port.port)
-          # An operator is a shell on any host, and a browser elsewhere.
-          from    = port.from
-          anyhost = length(setintersection(port.from, ["all", "operator"])) > 0
-          page    = can(port.page) && contains(port.from, "operator")
+          from  = port.from
         } if port.bind == "host"
       ]
     ]
@@ -28,10 +25,10 @@ locals {
         [
           for source in keys(local.sets) : merge(port, { source = source, cidr = null })
           # A host reaches itself without a rule.
-          if(port.anyhost || length(setintersection(port.from, split("+", source))) > 0) &&
+          if(contains(port.from, "all") || length(setintersection(port.from, split("+", source))) > 0) &&
           (source != port.set || length(local.sets[source]) > 1)
         ],
-        [for cidr in var.operator_cidrs : merge(port, { source = null, cidr = cidr }) if port.page],
+        [for cidr in var.operator_cidrs : merge(port, { source = null, cidr = cidr }) if contains(port.from, "operator")],
       )
     ]) : "${rule.name} on ${rule.set} from ${coalesce(rule.source, rule.cidr)}" => rule
   }
@@ -75,8 +72,8 @@ resource "aws_vpc_security_group_ingress_rule" "ssh" {
 
   security_group_id = aws_security_group.host.id
   ip_protocol       = "tcp"
-  from_port         = 22
-  to_port           = 22
+  from_port         = module.topology.host_ports.ssh.port
+  to_port           = module.topology.host_ports.ssh.port
   cidr_ipv4         = each.key
 
   tags = { Name = "ssh" }

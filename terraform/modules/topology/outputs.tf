@@ -18,6 +18,11 @@ output "services" {
   value       = local.catalogue.services
 }
 
+output "host_ports" {
+  description = "What every host has beside its services: name => port, and who connects."
+  value       = local.catalogue.host_ports
+}
+
 output "sizes" {
   description = "Size class => memory_mb and cpus."
   value       = local.catalogue.host_sizes
