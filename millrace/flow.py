@@ -91,7 +91,9 @@ def fetch_and_store(
     patience = patience or replace(longest, deadline=min(longest.deadline, asked.deadline))
     origin = connections.source
     letters_from = _dead_letters_end(connections)
-    batch = source.fetch(origin.url, origin.name, asked.seed, asked.count, patience=patience)
+    batch = source.fetch(
+        origin.url, origin.name, asked.seed, asked.count, proxy=origin.proxy, patience=patience
+    )
     with _postgresql(connections) as postgresql:
         stored = store.store(postgresql, batch.users)
         republished = 0

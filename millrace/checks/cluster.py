@@ -224,12 +224,14 @@ def schema_registry(connections: Connections) -> str:
     """It answers to the login and to nobody else, and refuses a schema that breaks readers."""
     import requests
 
+    from millrace import http
     from millrace.registry import RegistryClient, RegistryError, RegistryUnavailableError, SchemaNotFoundError
     from millrace.schemas import SUBJECT, users_created, users_created_text
 
     section = connections.registry
     try:
-        stranger = requests.get(f"{section.url}/subjects", timeout=10, verify=section.ca_file or True)
+        with http.session(ca_file=section.ca_file) as session:
+            stranger = session.get(f"{section.url}/subjects", timeout=10)
         if stranger.status_code != requests.codes.unauthorized:
             raise NotWhole(
                 f"Schema Registry at {section.url} answers {stranger.status_code} without a login, not 401"
@@ -301,16 +303,19 @@ def offline_source(connections: Connections) -> str:
     """It gives the users that are asked for, the same ones twice."""
     import requests
 
+    from millrace import http
+
     section = connections.source
     parameters = {"results": "3", "seed": "health-probe", "page": "1"}
     try:
-        answers = [
-            [
-                user["login"]["uuid"]
-                for user in requests.get(section.url, params=parameters, timeout=10).json()["results"]
+        with http.session() as session:
+            answers = [
+                [
+                    user["login"]["uuid"]
+                    for user in session.get(section.url, params=parameters, timeout=10).json()["results"]
+                ]
+                for _ in range(2)
             ]
-            for _ in range(2)
-        ]
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise NotWhole(
             f"Source at {section.url}: {error!r}; if it misbehaves on request: `millrace source well`"
