@@ -1,13 +1,20 @@
 """Every client of ours reaches the platform's hosts directly, whatever the environment says; a proxy is the source's alone."""
 
 import contextlib
+import functools
+import hashlib
+import importlib.util
 import os
 import ssl
 import subprocess
+import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import zipfile
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 
+import ansible.module_utils
 import pytest
 
 from millrace import http, offline_source, source
@@ -59,11 +66,11 @@ def serving(server):
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        with server:
-            yield server
-            server.shutdown()
+        yield server
     finally:
+        server.shutdown()
         thread.join()
+        server.server_close()
 
 
 @pytest.fixture
@@ -214,3 +221,41 @@ def test_the_systems_store_vouches_for_a_source_outside(
             source.fetch(url, "randomuser", "seed-", 1, patience=patience)
         monkeypatch.setattr(http, "SYSTEM_CERTIFICATES", str(certificate))
         assert len(source.fetch(url, "randomuser", "seed-", 1).users) == 1
+
+
+def module(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        Path(path).stem, Path(__file__).parents[2] / "ansible/plugins" / path
+    )
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_the_depot_is_reached_directly(proxy: Recorder, tmp_path: Path) -> None:
+    """By uv, which installs what hosts run from; it is taken from this environment."""
+    name = "ansible.module_utils.installations"
+    ansible.module_utils.installations = sys.modules[name] = module("module_utils/installations.py")
+    depot, lock = tmp_path / "depot", "probe==1"
+    wheels = depot / "wheels" / f"probe-{hashlib.sha256(lock.encode()).hexdigest()[:10]}"
+    wheels.mkdir(parents=True)
+    wheel = wheels / "probe-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("probe.py", "")
+        archive.writestr("probe-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: probe\nVersion: 1\n")
+        archive.writestr(
+            "probe-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("probe-1.dist-info/RECORD", "")
+    target = tmp_path / "target"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", target], check=True)
+    (target / "bin" / "uv").symlink_to(Path(sys.executable).with_name("uv"))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(depot))
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        parameters = {"depot": {"url": url, **LOGIN}, "requirements": lock, "requirements_name": "probe"}
+        installer = module("modules/python_environment.py").Installer(parameters, target)
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        installer.install_locked(f"{lock} --hash=sha256:{digest}\n")
+    assert list(target.glob("lib/*/site-packages/probe.py"))
+    assert proxy.came == []
