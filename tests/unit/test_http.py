@@ -149,9 +149,9 @@ def test_the_masters_page_is_asked_without_a_login_too(proxy: Recorder, source_u
     assert proxy.came == []
 
 
-def test_a_proxy_of_its_own_leads_to_the_source(proxy: Recorder, source_url: str) -> None:
+def test_a_proxy_of_its_own_leads_to_the_source(proxy: Recorder, source_url: str, monkeypatch) -> None:
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        del os.environ[name]
+        monkeypatch.delenv(name)
     way = proxy.url.replace("//", "//somebody:pass%40word@")
     batch = source.fetch(source_url, "randomuser", "by-proxy-", 3, proxy=way)
     assert len(batch.users) == 3
