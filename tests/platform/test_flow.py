@@ -40,6 +40,29 @@ def audit(control: Host, batch_id: str) -> CommandResult:
     return control.run(f"millrace audit --start {start} --end {end}")
 
 
+def test_a_topic_that_packs_its_records_is_read(first_of: Any) -> None:
+    """The setting holds for what comes while it stands; all later readers meet those records, too."""
+    kafka = first_of("kafka")
+    alter = "kafka-configs --alter --entity-type topics --entity-name users_created"
+    kafka.check_output(f"{alter} --add-config compression.type=zstd")
+    try:
+        report = first_of("relay").run("millrace verify --count 50 --deadline 180")
+    finally:
+        kafka.check_output(f"{alter} --delete-config compression.type")
+    assert report.rc == 0, report.stdout + report.stderr
+
+
+def test_a_host_s_proxy_is_not_asked(first_of: Any) -> None:
+    """Nor for `localhost`, which is how such variables mostly are: hosts of the platform have other names."""
+    control = first_of("relay")
+    names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    proxied = " ".join(["no_proxy=localhost", *(f"{name}=http://127.0.0.1:9" for name in names)])
+    for service in ("schema_registry", "spark_master", "airflow", "offline_source"):
+        control.check_output(f"{proxied} millrace health {service}")
+    control.check_output(f"{proxied} millrace registry register")
+    control.check_output(f"{proxied} millrace batch store --run-id test-{uuid.uuid4()} --count 5")
+
+
 def test_a_row_that_a_deletion_hides_is_named_and_mended_as_it_says(first_of: Any) -> None:
     """Deleted under a clock that is an hour ahead, a row stays hidden when it is sent again."""
     control, node = first_of("relay"), first_of("cassandra")
