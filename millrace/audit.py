@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from millrace import events, store, tables, topics
+from millrace import deletions, events, store, tables, topics
 from millrace.connections import Connections, cassandra_session
 from millrace.errors import MillraceError
 from millrace.postgresql import postgresql_session
-from millrace.schemas import TOPIC
+from millrace.schemas import TOPIC, event_fields
 
 if TYPE_CHECKING:
     from cassandra.cluster import Session
@@ -52,6 +52,17 @@ class Audit:
     dead_letters: int = 0
     differences: int = 0
     named: list[str] = field(default_factory=list)
+    missing: dict[str, store.StoredUser] = field(default_factory=dict)
+    batches: set[str] = field(default_factory=set)
+    in_topic: set[str] = field(default_factory=set)
+
+    def absent(self, user: tuple[Any, ...]) -> None:
+        """Note an event that Cassandra lacks, for a closer look at the first ones."""
+        if len(self.missing) < _NAMED:
+            event = dict(zip(event_fields(), user, strict=True))
+            created_at = datetime.fromtimestamp(event["created_at"] / 1000, UTC)
+            self.missing[event["user_id"]] = store.StoredUser(event["user_id"], event["country"], created_at)
+            self.batches.add(event["batch_id"])
 
     def differ(self, text: str) -> None:
         """Note a difference."""
@@ -92,11 +103,12 @@ def audit(
             _compare_rows(postgresql, session, result)
             _find_strangers(postgresql, session, result)
             _compare_topic(connections, session, result)
+            hidden = _hidden(session, result)
         finally:
             session.cluster.shutdown()
         if result.differences:
             raise AuditError(
-                f"window {begin:%F %T} to {stop:%F %T}: {result.differences} differences. {'; '.join(result.named)}"
+                f"window {begin:%F %T} to {stop:%F %T}: {result.differences} differences. {'; '.join(result.named)}{hidden}"
             )
         # Earlier, a transaction may still be open that stores a user of this window.
         if stop <= now - grace:
@@ -164,6 +176,7 @@ def _compare_rows(postgresql: PostgresqlConnection, session: Session, result: Au
             ):
                 if found is None:
                     result.differ(f"{user[0]} is not in {table}")
+                    result.absent(user)
                 elif wrong := events.differing_fields(user, found):
                     result.differ(f"{user[0]} differs in {table}: {', '.join(wrong)}")
         for stranger in by_country:
@@ -233,6 +246,16 @@ def _compare_topic(connections: Connections, session: Session, result: Audit) ->
                 place = topics.Place(TOPIC, record.partition, record.offset)
                 if (user_id is None or user_id in absent) and place not in dead:
                     result.differ(f"record {place} is neither in Cassandra nor a dead letter")
+                    result.in_topic.add(user_id or "")
+
+
+def _hidden(session: Session, result: Audit) -> str:
+    """Say which of the missing rows a deletion hides, and how that is seen and mended."""
+    rows = deletions.hidden(session, list(result.missing.values()))
+    proven = {row.user.user_id for row in rows}
+    in_neither = [user for user in result.missing.values() if user.user_id in result.in_topic - proven]
+    explained = deletions.explain(session, result.batches, rows, in_neither)
+    return f".\n{explained}" if explained else ""
 
 
 def _users_created_within(

@@ -278,7 +278,11 @@ def republish(ctx: click.Context, batch_id: Any, everything: bool) -> None:
     """Put a batch's users that can't be read in Cassandra into the outbox again."""
     from millrace import flow
 
-    click.echo(f"{flow.republish(_connections(ctx), str(batch_id), everything=everything)} users enqueued")
+    connections = _connections(ctx)
+    hidden = flow.hidden_rows(connections, str(batch_id))
+    click.echo(f"{flow.republish(connections, str(batch_id), everything=everything)} users enqueued")
+    if hidden:
+        click.echo(f"`millrace status --batch {batch_id}` tells whether they can be read then.\n{hidden}")
 
 
 @main.command()
@@ -290,11 +294,12 @@ def status(ctx: click.Context, batch_id: Any) -> None:
 
     connections = _connections(ctx)
     missing = flow.readable(connections, str(batch_id))
-    for user_id, station in (
-        flow.last_stations(connections, str(batch_id), missing).items() if missing else ()
-    ):
-        click.echo(f"{user_id}  {station}")
     if missing:
+        stations = flow.last_stations(connections, str(batch_id), missing)
+        for user_id, station in stations.items():
+            click.echo(f"{user_id}  {station}")
+        if hidden := flow.hidden_rows(connections, str(batch_id), stations):
+            click.echo(hidden)
         raise click.ClickException(f"{len(missing)} users can't be read yet")
     click.echo("every user can be read in Cassandra")
 

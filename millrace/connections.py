@@ -99,12 +99,14 @@ class Cassandra:
 class Source:
     """The users' source: base URL of the API's version, and the logical name that enters every id.
 
-    `rate_limit`: how many users it gives an address in 5 minutes, 0 for any number. `control_token` is the offline
-    source's, for those who may make it misbehave.
+    `rate_limit`: how many users it gives an address in 5 minutes, 0 for any number. `proxy` is the way to a source outside,
+    with the login to it; null where it is reached directly. `control_token` is the offline source's, for those who may make
+    it misbehave.
     """
 
     url: str
     name: str
+    proxy: str | None = field(default=None, repr=False)
     control_token: str | None = field(default=None, repr=False)
     rate_limit: int = RATE_LIMIT
 

@@ -11,10 +11,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from millrace import source, store, tables, topics
+from millrace import deletions, source, store, tables, topics
+from millrace.audit import GRACE
 from millrace.connections import Connections, cassandra_session
 from millrace.errors import MillraceError
 from millrace.limits import DEFAULT_COUNT, DEFAULT_DEADLINE, LONGEST_DEADLINE, RATE_LIMIT
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 CONF_KEYS: Final = ("seed", "count", "deadline")
 _NAMED_IDS: Final = 20
+_IN_TOPIC: Final = "topic"
 
 
 class ConfError(MillraceError):
@@ -92,7 +94,13 @@ def fetch_and_store(
     patience = patience or replace(longest, deadline=min(longest.deadline, asked.deadline))
     letters_from = _dead_letters_end(connections)
     batch = source.fetch(
-        origin.url, origin.name, asked.seed, asked.count, rate_limit=origin.rate_limit, patience=patience
+        origin.url,
+        origin.name,
+        asked.seed,
+        asked.count,
+        rate_limit=origin.rate_limit,
+        proxy=origin.proxy,
+        patience=patience,
     )
     with _postgresql(connections) as postgresql:
         stored = store.store(postgresql, batch.users)
@@ -203,7 +211,7 @@ def last_stations(connections: Connections, batch_id: str, user_ids: Collection[
         elif user_id in refused:
             stations[user_id] = f"quarantine: {refused[user_id]}"
         elif user_id in seen:
-            stations[user_id] = f"topic, at {seen[user_id]}: not (wholly) in Cassandra"
+            stations[user_id] = f"{_IN_TOPIC}, at {seen[user_id]}: not (wholly) in Cassandra"
         elif user_id in waiting:
             stations[user_id] = "outbox: not published by the relay"
         else:
@@ -211,8 +219,32 @@ def last_stations(connections: Connections, batch_id: str, user_ids: Collection[
     return stations
 
 
-def late(batch_id: str, station: str, stations: Mapping[str, str]) -> BatchLateError:
-    """Return the error of a deadline that passed: every missing id by the station that it reached last."""
+def hidden_rows(connections: Connections, batch_id: str, stations: Mapping[str, str] | None = None) -> str:
+    """Say which of a batch's unreadable rows a deletion hides, how that is seen and mended; nothing if there are none.
+
+    `stations` of the missing users, as `last_stations` gives them: those that are in the topic alone, and of a batch that is
+    no longer on its way, may be hidden, too.
+    """
+    with _postgresql(connections) as postgresql:
+        users = store.batch_users(postgresql, batch_id)
+    with _cassandra(connections) as session:
+        unreadable = set(tables.unreadable(session, users))
+        missing = [user for user in users if user.user_id in unreadable]
+        rows = deletions.hidden(session, missing)
+        proven = {row.user.user_id for row in rows}
+        settled = datetime.now(UTC) - GRACE
+        in_topic = {user_id for user_id, station in (stations or {}).items() if station.startswith(_IN_TOPIC)}
+        in_neither = [
+            user for user in missing if user.user_id in in_topic - proven and user.created_at < settled
+        ]
+        return deletions.explain(session, {batch_id}, rows, in_neither)
+
+
+def late(batch_id: str, station: str, stations: Mapping[str, str], hidden: str = "") -> BatchLateError:
+    """Return the error of a deadline that passed: every missing id by the station that it reached last.
+
+    `hidden` is what `hidden_rows` says.
+    """
     by_station: dict[str, list[str]] = defaultdict(list)
     for user_id, reached in stations.items():
         log.error("batch %s, user %s: %s", batch_id, user_id, reached)
@@ -224,6 +256,7 @@ def late(batch_id: str, station: str, stations: Mapping[str, str]) -> BatchLateE
     return BatchLateError(
         f"batch {batch_id}: {len(stations)} users are not {station} before the deadline. {summary}. "
         "Clearing the run, or `millrace republish --batch`, sends them again"
+        + (f".\n{hidden}" if hidden else "")
     )
 
 

@@ -652,19 +652,22 @@ def control(source: Source, kind: str | None, count: int | None = None) -> None:
     """
     import requests
 
+    from millrace import http
+
     if source.control_token is None:
         raise ControlTokenError(
             f"no control token for {source.url}: is it an offline source, and are these an operator's connections?"
         )
     address = urljoin(source.url, "/control/fault")
     try:
-        answer = requests.request(
-            "DELETE" if kind is None else "PUT",
-            address,
-            json=None if kind is None else {"kind": kind, "count": count},
-            headers={"Authorization": f"Bearer {source.control_token}"},
-            timeout=10,
-        )
+        with http.session() as session:
+            answer = session.request(
+                "DELETE" if kind is None else "PUT",
+                address,
+                json=None if kind is None else {"kind": kind, "count": count},
+                headers={"Authorization": f"Bearer {source.control_token}"},
+                timeout=10,
+            )
     except requests.RequestException as error:
         raise ControlError(f"{address}: {error}") from error
     if answer.status_code != HTTPStatus.OK:

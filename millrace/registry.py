@@ -11,6 +11,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from millrace import http
 from millrace.connections import Registry
 from millrace.errors import MillraceError
 
@@ -53,14 +54,12 @@ class RegistryClient:
 
     def __init__(self, registry: Registry) -> None:
         self._url = registry.url.rstrip("/")
-        self._session = requests.Session()
+        self._session = http.session(ca_file=registry.ca_file)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=RETRIES))
         self._session.headers["Accept"] = MEDIA_TYPE
         if registry.username is not None:
             self._session.auth = (registry.username, registry.password or "")
-        if registry.ca_file is not None:
-            self._session.verify = registry.ca_file
 
     def __enter__(self) -> Self:
         """Return the client itself."""

@@ -21,7 +21,7 @@ from typing import Any, Final
 import requests
 import urllib3
 
-from millrace import identity
+from millrace import http, identity
 from millrace.errors import MillraceError
 from millrace.limits import DEFAULT_COUNT, PAGE_SIZE, RATE_LIMIT, RATE_WINDOW, SEED, most_users
 from millrace.users import User, UserFormatError, parse
@@ -115,10 +115,13 @@ def fetch(
     count: int = DEFAULT_COUNT,
     *,
     rate_limit: int = RATE_LIMIT,
+    proxy: str | None = None,
     patience: Patience | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Batch:
     """Fetch a batch: `count` users for `seed` from the API at `url`, whose logical name is `name`.
+
+    `proxy` is the way there (see `http.session`); without it the source is reached directly.
 
     More than 5,000 users are asked for in pages of 5,000; a batch's first users are the same whatever its count.
     `rate_limit` is how many users the source gives an address in 5 minutes, 0 for any number. Where others have used it up,
@@ -130,7 +133,7 @@ def fetch(
     patience = patience or Patience()
     give_up = time.monotonic() + patience.deadline
     users: list[User] = []
-    with requests.Session() as session:
+    with http.session(proxy=proxy) as session:
         for page in range(1, (count + PAGE_SIZE - 1) // PAGE_SIZE + 1):
             wanted = min(PAGE_SIZE, count - len(users))
             documents = _fetch_page(session, url, seed, page, wanted, patience, give_up, sleep)
@@ -202,6 +205,8 @@ def _ask(
             body = _read(response, until, timeout)
     except (requests.Timeout, urllib3.exceptions.TimeoutError):
         raise _Rejected(f"no answer within {timeout:.1f} s") from None
+    except requests.exceptions.ProxyError as error:
+        raise _Rejected(f"the proxy does not lead there: {_root_cause(error)}") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise _Rejected(f"connection failed: {_root_cause(error)}") from None
     return _documents(response, body, seed, page, wanted)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
@@ -42,13 +41,21 @@ def missing_by_country(session: Session, users: Iterable[StoredUser]) -> set[str
 
     Users of a batch have one `created_at`, so that this costs a read per country and not per user.
     """
-    slices: dict[tuple[str, datetime, datetime], set[str]] = defaultdict(set)
-    for user in users:
-        created_at = events.milliseconds(user.created_at)
-        slices[user.country, events.minute(created_at), user.created_at].add(user.user_id)
-    query = "SELECT user_id FROM users_by_country WHERE country = ? AND minute = ? AND created_at = ?"
-    found = {str(row[0]) for row in _select_each(session, query, slices)}
-    return set().union(*slices.values()) - found
+    wanted = list(users)
+    found = {str(row[0]) for row in _select_by_moment(session, "user_id", wanted)}
+    return {user.user_id for user in wanted} - found
+
+
+def write_times_by_id(session: Session, user_ids: Collection[str]) -> dict[str, datetime]:
+    """Return the write times (UTC) of the rows of users_by_id for these ids, by id."""
+    return _write_times(_select_by_id(session, _WRITE_TIME, user_ids))
+
+
+def write_times_by_country(session: Session, users: Iterable[StoredUser]) -> dict[str, datetime]:
+    """Return the write times (UTC) of the rows of users_by_country for these users, by id."""
+    wanted = list(users)
+    found = _write_times(_select_by_moment(session, _WRITE_TIME, wanted))
+    return {user.user_id: found[user.user_id] for user in wanted if user.user_id in found}
 
 
 def unreadable(session: Session, users: Sequence[StoredUser]) -> list[str]:
@@ -120,6 +127,23 @@ def chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
 
 
 _EVENT_COLUMNS: Final = ", ".join(event_fields())
+# A column that every row has.
+_WRITE_TIME: Final = "user_id, writetime(batch_id)"
+
+
+def _write_times(rows: Iterable[tuple[Any, ...]]) -> dict[str, datetime]:
+    return {str(user_id): datetime.fromtimestamp(micros / 1_000_000, UTC) for user_id, micros in rows}
+
+
+def _select_by_moment(
+    session: Session, columns: str, users: Iterable[StoredUser]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield these columns of users_by_country for the countries and the `created_at` of these users."""
+    slices = {
+        (user.country, events.minute(events.milliseconds(user.created_at)), user.created_at) for user in users
+    }
+    query = f"SELECT {columns} FROM users_by_country WHERE country = ? AND minute = ? AND created_at = ?"  # noqa: S608
+    yield from _select_each(session, query, slices)
 
 
 def _select_by_id(session: Session, columns: str, user_ids: Iterable[str]) -> Iterator[tuple[Any, ...]]:

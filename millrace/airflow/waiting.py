@@ -183,6 +183,8 @@ class BatchWait(BaseOperator):
             try:
                 late = missing(self.station, batch)
                 stations = flow.last_stations(client("ingest"), batch_id, late) if late else {}
+                readable = late and self.station == "readable"
+                hidden = flow.hidden_rows(client("ingest"), batch_id, stations) if readable else ""
             except flow.BatchFailedError:
                 raise
             except MillraceError as error:
@@ -191,7 +193,7 @@ class BatchWait(BaseOperator):
                     "Clearing the run looks again, and sends again what is missing"
                 ) from error
             if late:
-                raise flow.late(batch_id, self.station, stations)
+                raise flow.late(batch_id, self.station, stations, hidden)
         return batch
 
 

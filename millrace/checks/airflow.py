@@ -24,9 +24,11 @@ def airflow(connections: Connections) -> str:
     """Every part is healthy since its unit was started, nobody gets in without a login, and the DAGs are there."""
     import requests
 
+    from millrace import http
+
     section = connections.airflow
     try:
-        with requests.Session() as session:
+        with http.session() as session:
             _require_healthy(_get(session, f"{section.url}/api/v2/monitor/health"))
             stranger = session.get(f"{section.url}/api/v2/dags", timeout=10)
             if stranger.status_code != requests.codes.unauthorized:
@@ -58,9 +60,11 @@ def airflow_api(connections: Connections) -> str:
     """The API answers and reaches its database; its other parts may be away."""
     import requests
 
+    from millrace import http
+
     section = connections.airflow
     try:
-        with requests.Session() as session:
+        with http.session() as session:
             health = _get(session, f"{section.url}/api/v2/monitor/health")
             if health["metadatabase"]["status"] != "healthy":
                 raise NotWhole("Airflow: its database can't be reached")

@@ -10,9 +10,9 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from millrace.checks.airflow import airflow, airflow_api
 from millrace.checks.spark import spark_master, spark_worker, users_stream
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 # Every topic and table is the platform's own; these are there to be written and read by checks alone.
 PROBE_TOPIC = "millrace.probe"
 PROBE_TABLE = "probe"
+# What producers and topics may choose to have records packed by.
+CODECS: Final = ("gzip", "snappy", "lz4", "zstd")
+_PREFERRED_LEADERS: Final = 0
 
 
 def zookeeper(connections: Connections) -> str:
@@ -91,29 +94,32 @@ def _write_and_read_znode(section: ZooKeeper) -> None:
 
 
 def kafka(connections: Connections) -> str:
-    """Every broker is there, every partition has all its copies in step, and a record is written and read back."""
+    """Every broker is there, every partition has all its copies in step, and records of every codec come back from each."""
     section = connections.kafka
     with _kafka_admin(section) as admin:
-        brokers = admin.describe_cluster()["brokers"]
+        brokers = {broker["broker_id"]: str(broker["host"]) for broker in admin.describe_cluster()["brokers"]}
         topics = admin.describe_topics()
-    if len(brokers) != len(section.bootstrap_servers):
-        there = ", ".join(f"{broker['host']}" for broker in brokers)
-        raise NotWhole(
-            f"Kafka: {len(brokers)} of {len(section.bootstrap_servers)} brokers are there: {there}"
-        )
-    behind = [
-        f"{topic['name']}-{partition['partition_index']}"
-        for topic in topics
-        for partition in topic["partitions"]
-        if len(partition["isr_nodes"]) < len(partition["replica_nodes"]) or partition["leader_id"] < 0
-    ]
-    if behind:
-        raise NotWhole(f"Kafka: {len(behind)} partitions lack copies in step: {', '.join(behind[:10])}")
-    probed = any(topic["name"] == PROBE_TOPIC for topic in topics)
-    if probed:
-        _write_and_read_record(section)
+        if len(brokers) != len(section.bootstrap_servers):
+            raise NotWhole(
+                f"Kafka: {len(brokers)} of {len(section.bootstrap_servers)} brokers are there: {', '.join(brokers.values())}"
+            )
+        behind = [
+            f"{topic['name']}-{partition['partition_index']}"
+            for topic in topics
+            for partition in topic["partitions"]
+            if len(partition["isr_nodes"]) < len(partition["replica_nodes"]) or partition["leader_id"] < 0
+        ]
+        if behind:
+            raise NotWhole(f"Kafka: {len(behind)} partitions lack copies in step: {', '.join(behind[:10])}")
+        leaders = {
+            partition: brokers.get(leader, f"broker {leader}")
+            for partition, leader in _probe_leaders(admin, brokers).items()
+        }
+    if leaders:
+        _write_and_read_records(section, leaders)
     partitions = sum(len(topic["partitions"]) for topic in topics)
-    return f"Kafka: {len(brokers)} brokers, {partitions} partitions in step{', a record came back' if probed else ''}"
+    probed = f", {', '.join(CODECS)} came back from {len(set(leaders.values()))}" if leaders else ""
+    return f"Kafka: {len(brokers)} brokers, {partitions} partitions in step{probed}"
 
 
 def kafka_controller(connections: Connections) -> str:
@@ -146,34 +152,80 @@ def _kafka_admin(section: Kafka) -> Iterator[Any]:
         ) from error
 
 
-def _write_and_read_record(section: Kafka) -> None:
-    from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+def _probe_leaders(admin: Any, brokers: Collection[int]) -> dict[int, int]:
+    """Return who leads each partition of the probe's topic; nothing as long as there is no such topic.
+
+    It has as many partitions as there are brokers. One that has just restarted leads none until it is elected again.
+    """
+
+    def leaders() -> dict[int, int]:
+        return {
+            partition["partition_index"]: partition["leader_id"]
+            for topic in admin.describe_topics()
+            if topic["name"] == PROBE_TOPIC
+            for partition in topic["partitions"]
+        }
+
+    found = leaders()
+    if found and set(found.values()) != set(brokers):
+        admin.elect_leaders(_PREFERRED_LEADERS, {PROBE_TOPIC: list(found)}, timeout_ms=10000)
+        found = leaders()
+    return found
+
+
+def _write_and_read_records(section: Kafka, leaders: Mapping[int, str]) -> None:
+    """Have the leader of each partition of the probe's topic take a record in every codec, and read all of them back.
+
+    `leaders`: partition -> its leader's name. A broker unpacks what it takes, some codecs by native code that the JVM must
+    be able to load; readers unpack it again.
+    """
+    from kafka import KafkaProducer
     from kafka.errors import KafkaError
 
-    value = uuid.uuid4().bytes
-    try:
-        producer = KafkaProducer(
-            **kafka_config(section), acks="all", delivery_timeout_ms=15000, request_timeout_ms=10000
-        )
+    from millrace import topics
+
+    places: dict[int, list[int]] = {partition: [] for partition in leaders}
+    values = set()
+    for codec in CODECS:
+        # So long, and so much the same, that it is smaller when it is packed.
+        value = uuid.uuid4().bytes * 64
+        values.add(value)
         try:
-            place = producer.send(PROBE_TOPIC, value).get(timeout=20)
+            producer = KafkaProducer(
+                **kafka_config(section),
+                acks="all",
+                compression_type=codec,
+                delivery_timeout_ms=15000,
+                request_timeout_ms=10000,
+            )
+        except KafkaError as error:
+            raise NotWhole(f"Kafka, user {section.username}: {error!r}") from error
+        try:
+            sent = {
+                partition: producer.send(PROBE_TOPIC, value, partition=partition) for partition in leaders
+            }
+            for partition, record in sent.items():
+                try:
+                    places[partition].append(record.get(timeout=20).offset)
+                except KafkaError as error:
+                    raise NotWhole(
+                        f"Kafka: {leaders[partition]} takes no record in {codec}: {error!r}; see `journalctl -u kafka` there"
+                    ) from error
         finally:
             producer.close(timeout=5)
-        consumer = KafkaConsumer(**kafka_config(section), enable_auto_commit=False)
-        try:
-            partition = TopicPartition(PROBE_TOPIC, place.partition)
-            consumer.assign([partition])
-            consumer.seek(partition, place.offset)
-            deadline = time.monotonic() + 15
-            while not (records := consumer.poll(timeout_ms=1000).get(partition)):
-                if time.monotonic() > deadline:
-                    raise NotWhole(f"Kafka took a record of {PROBE_TOPIC} and does not give it back")
-        finally:
-            consumer.close()
-    except KafkaError as error:
-        raise NotWhole(f"Kafka, topic {PROBE_TOPIC}, user {section.username}: {error!r}") from error
-    if records[0].value != value:
-        raise NotWhole(f"Kafka gave another value back from {PROBE_TOPIC}, offset {place.offset}")
+    try:
+        with topics.consumer(section) as consumer:
+            start = {partition: min(offsets) for partition, offsets in places.items()}
+            end = {partition: max(offsets) + 1 for partition, offsets in places.items()}
+            came_back = {
+                (record.partition, record.value)
+                for record in topics.records(consumer, start, end, PROBE_TOPIC)
+            }
+    except topics.TopicReadError as error:
+        raise NotWhole(f"Kafka, topic {PROBE_TOPIC}, user {section.username}: {error}") from error
+    for partition, name in leaders.items():
+        if values - {value for place, value in came_back if place == partition}:
+            raise NotWhole(f"Kafka: {name} gave another value back from {PROBE_TOPIC}-{partition}")
 
 
 def postgresql(connections: Connections) -> str:
@@ -224,12 +276,14 @@ def schema_registry(connections: Connections) -> str:
     """It answers to the login and to nobody else, and refuses a schema that breaks readers."""
     import requests
 
+    from millrace import http
     from millrace.registry import RegistryClient, RegistryError, RegistryUnavailableError, SchemaNotFoundError
     from millrace.schemas import SUBJECT, users_created, users_created_text
 
     section = connections.registry
     try:
-        stranger = requests.get(f"{section.url}/subjects", timeout=10, verify=section.ca_file or True)
+        with http.session(ca_file=section.ca_file) as session:
+            stranger = session.get(f"{section.url}/subjects", timeout=10)
         if stranger.status_code != requests.codes.unauthorized:
             raise NotWhole(
                 f"Schema Registry at {section.url} answers {stranger.status_code} without a login, not 401"
@@ -301,16 +355,19 @@ def offline_source(connections: Connections) -> str:
     """It gives the users that are asked for, the same ones twice."""
     import requests
 
+    from millrace import http
+
     section = connections.source
     parameters = {"results": "3", "seed": "health-probe", "page": "1"}
     try:
-        answers = [
-            [
-                user["login"]["uuid"]
-                for user in requests.get(section.url, params=parameters, timeout=10).json()["results"]
+        with http.session() as session:
+            answers = [
+                [
+                    user["login"]["uuid"]
+                    for user in session.get(section.url, params=parameters, timeout=10).json()["results"]
+                ]
+                for _ in range(2)
             ]
-            for _ in range(2)
-        ]
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise NotWhole(
             f"Source at {section.url}: {error!r}; if it misbehaves on request: `millrace source well`"

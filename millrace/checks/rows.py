@@ -121,7 +121,9 @@ def verify(
     """
     seed = source.seed_for(run_id or f"verify-{uuid4()}")
     origin = connections.source
-    batch = source.fetch(origin.url, origin.name, seed, count, rate_limit=origin.rate_limit)
+    batch = source.fetch(
+        origin.url, origin.name, seed, count, rate_limit=origin.rate_limit, proxy=origin.proxy
+    )
     progress(f"the source gave {len(batch.users)} users")
     session = cassandra_session(connections.cassandra)
     try:

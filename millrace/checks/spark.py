@@ -20,12 +20,15 @@ def spark_master(connections: Connections) -> str:
     """The master leads, and tells so to the login and to nobody else."""
     import requests
 
+    from millrace import http
+
     section = connections.spark_cluster
     state = _state(section)
     if state["status"] != "ALIVE":
         raise NotWhole(f"Spark master: {state['url']} is {state['status']}")
     try:
-        stranger = requests.get(f"{section.url}/json/", timeout=10).status_code
+        with http.session() as session:
+            stranger = session.get(f"{section.url}/json/", timeout=10).status_code
     except requests.RequestException as error:
         raise NotWhole(f"Spark master at {section.url}: {error}") from error
     if stranger != requests.codes.unauthorized:
@@ -84,8 +87,12 @@ def _state(section: SparkCluster) -> dict[str, Any]:
     """Return the master's page as data; raises NotWhole where it gives none."""
     import requests
 
+    from millrace import http
+
     try:
-        answer = requests.get(f"{section.url}/json/", auth=(section.username, section.password), timeout=10)
+        with http.session() as session:
+            session.auth = (section.username, section.password)
+            answer = session.get(f"{section.url}/json/", timeout=10)
         answer.raise_for_status()
         state: dict[str, Any] = answer.json()
     except (requests.RequestException, ValueError) as error:

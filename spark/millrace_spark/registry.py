@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import requests
 
+from millrace import http
 from millrace.connections import Registry
 from millrace.errors import MillraceError
 from millrace_spark import schema as avro
@@ -86,11 +87,9 @@ def fetcher(registry: Registry) -> Callable[[int], str | None]:
     It raises RegistryUnavailableError for everything else: no connection, no time, a refused login, an answer
     that is not the registry's (a proxy's 404 page says nothing about a schema).
     """
-    session = requests.Session()
+    session = http.session(ca_file=registry.ca_file)
     if registry.username is not None:
         session.auth = (registry.username, registry.password or "")
-    if registry.ca_file is not None:
-        session.verify = registry.ca_file
 
     def fetch(schema_id: int) -> str | None:
         url = f"{registry.url.rstrip('/')}/schemas/ids/{schema_id}"

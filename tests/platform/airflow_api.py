@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import requests
-
+from millrace import http
 from millrace.topology import Catalogue
 from tests.platform.conftest import hosts, members, secrets
 
@@ -21,7 +20,7 @@ class Airflow:
     def __init__(self) -> None:
         port = Catalogue.load().services["airflow"]["ports"]["http"]["port"]
         self._url = f"http://{hosts()[members('airflow')[0]]['operator_address']}:{port}"
-        self._session = requests.Session()
+        self._session = http.session()
         login = {"username": "admin", "password": secrets()["airflow_admin"]}
         token = self._ask("POST", "/auth/token", login)["access_token"]
         self._session.headers["Authorization"] = f"Bearer {token}"

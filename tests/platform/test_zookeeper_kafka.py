@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from tests.platform.conftest import members, secrets
+from millrace.checks.cluster import CODECS
+from tests.platform.conftest import members, run_script, secrets
 
 
 def test_a_record_crosses_the_cluster(first_of: Any, last_of: Any) -> None:
@@ -19,6 +20,19 @@ def test_a_record_crosses_the_cluster(first_of: Any, last_of: Any) -> None:
     )
     # Health checks write bytes that are no text into the same topic.
     assert text.encode() in consumed.stdout_bytes.splitlines(), consumed.stderr
+
+
+def test_our_readers_read_what_other_producers_pack(first_of: Any) -> None:
+    host = first_of("kafka")
+    texts = {codec: f"{codec} {uuid.uuid4()}" for codec in CODECS}
+    host.check_output(
+        "\n".join(
+            f"(yes '{text}' | head -n 99 | paste -sd ' ' | kafka-console-producer --topic millrace.probe --compression-codec {codec}) &"
+            for codec, text in texts.items()
+        )
+        + "\nwait"
+    )
+    assert run_script(host, "read_probe", *texts.values()) == dict.fromkeys(texts.values(), 1)
 
 
 def test_zookeeper_refuses_a_client_without_a_login(first_of: Any) -> None:

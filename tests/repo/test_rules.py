@@ -91,6 +91,30 @@ def test_rsync_takes_the_way_of_the_other_tasks() -> None:
                 assert text.count(setting) == calls, f"{path.relative_to(ROOT)}: {setting}"
 
 
+def test_hosts_are_reached_directly() -> None:
+    """By default HTTP clients go to the proxy that a host's environment names: ours are made in one place."""
+    tasks = re.compile(r"^ *ansible\.builtin\.(?:uri|get_url):\n(?: *\S.*\n)*", re.MULTILINE)
+    clients = re.compile(
+        r"\brequests\.(?:Session|get|post|put|patch|delete|head|request)\(|\burllib\.request\b|\bhttpx\b"
+    )
+    wrong = [
+        f"{path.relative_to(ROOT)}: {call}"
+        for path in tracked()
+        if path.suffix == ".yml"
+        for call in tasks.findall(text_of(path))
+        if "use_proxy: false" not in call
+    ]
+    wrong += [
+        f"{path.relative_to(ROOT)}: {call}"
+        for path in tracked()
+        if path.suffix == ".py"
+        and not path.is_relative_to(ROOT / "tests")
+        and path != ROOT / "millrace/http.py"
+        for call in clients.findall(text_of(path))
+    ]
+    assert wrong == []
+
+
 def test_no_group_vars_beside_playbooks() -> None:
     """They would win over the inventory's."""
     assert not (ROOT / "group_vars").exists()

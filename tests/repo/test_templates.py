@@ -75,11 +75,38 @@ def play(role: Path) -> dict[str, Any]:
     }
 
 
+def proxies() -> dict[str, Any]:
+    """A play that looks which sources a proxy leads to."""
+    own = "http://{{ groups.all | first }}/api/1.4/"
+    return {
+        "name": "Source",
+        "hosts": "all[0]",
+        "gather_facts": False,
+        "become": False,
+        "connection": "local",
+        "vars": {"source_proxy": "http://proxy.test:3128"},
+        "tasks": [
+            {
+                "name": url,
+                "ansible.builtin.assert": {
+                    "quiet": True,
+                    "that": [
+                        f"connections.{client}.source.proxy == {expected}"
+                        for client in ("admin", "ingest", "audit")
+                    ],
+                },
+                "vars": {"source_url": url},
+            }
+            for url, expected in (("https://source.test/api/1.4/", "source_proxy"), (own, "none"))
+        ],
+    }
+
+
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_every_template_renders(topology: str, tmp_path: Path) -> None:
     roles = sorted(path.parent for path in (ROOT / "roles").glob("*/templates"))
     playbook = tmp_path / "render.yml"
-    playbook.write_text(yaml.safe_dump([play(role) for role in roles], sort_keys=False))
+    playbook.write_text(yaml.safe_dump([*map(play, roles), proxies()], sort_keys=False))
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")} | {
         "XDG_STATE_HOME": str(tmp_path),
         "MILLRACE_ENV": "templates",

@@ -74,9 +74,14 @@ class Installer:
         self.target = target
         digest = hashlib.sha256(params["requirements"].encode()).hexdigest()[:10]
         wheels = f"{self.base}/wheels/{params['requirements_name']}-{digest}/"
-        # The address goes through the environment: arguments can be read by everybody on the host.
+        # The address goes through the environment: arguments can be read by everybody on the host. What the host's says of
+        # other places to install from, and of proxies on the way, stays out.
         self.settings = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("PIP_", "UV_")) and not name.lower().endswith("_proxy")
+            },
             "PIP_FIND_LINKS": wheels,
             "PIP_NO_INDEX": "1",
             # Every file is held to its hash.

@@ -4,18 +4,15 @@ import copy
 import json
 import sys
 
-import requests
-
-from millrace import connections
+from millrace import connections, http
 from millrace.schemas import SUBJECT, users_created
 
 registry = connections.load(None).registry
 schema = copy.deepcopy(users_created())
 schema["fields"].append({"name": "shoe_size", "type": "int"})
-answer = requests.post(
-    f"{registry.url}/subjects/{SUBJECT}/versions",
-    json={"schema": json.dumps(schema)},
-    auth=(registry.username, registry.password),
-    timeout=30,
-)
+with http.session(ca_file=registry.ca_file) as session:
+    session.auth = (registry.username, registry.password)
+    answer = session.post(
+        f"{registry.url}/subjects/{SUBJECT}/versions", json={"schema": json.dumps(schema)}, timeout=30
+    )
 json.dump({"status": answer.status_code, "body": answer.text}, sys.stdout)
