@@ -40,7 +40,7 @@ class Clone:
         )
         clean = {name: value for name, value in os.environ.items() if inherited.fullmatch(name)}
         places = {"HOME": str(self.home), "MILLRACE_ENV": "entry", "VAGRANT_DEFAULT_PROVIDER": "virtualbox"}
-        places["XDG_CACHE_HOME"] = str(self.home / ODD.replace('"', ""))
+        places["XDG_CACHE_HOME"] = str(self.home / ODD.replace('"', "").replace("\\", ""))
         places |= {f"XDG_{name}_HOME": str(self.home / f"{name} {ODD}") for name in ("STATE", "CONFIG")}
         if "UV_CACHE_DIR" not in clean:
             # What is there need not be fetched.
