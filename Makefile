@@ -3,13 +3,22 @@
 # makes its hosts (Vagrant otherwise), and then MILLRACE_TERRAFORM=local|aws where.
 
 SHELL := /bin/bash
+# Without the functions and startup files of the shell that make was called from (scripts/lib.sh does away with the rest).
+.SHELLFLAGS := -p -c
+export LC_ALL := C.UTF-8
 .DEFAULT_GOAL := help
-BIN := .venv/bin
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+.NOTPARALLEL:
+RUN := scripts/run
+# A shell may have variables of these names for reasons of its own.
+ifneq ($(origin HOSTS),command line)
+HOSTS := $(filter vagrant terraform,$(HOSTS))
+endif
+ifneq ($(origin NAME),command line)
+NAME :=
+endif
 # HOSTS=terraform: Terraform makes the hosts, or has made them, and says where they are.
-ifdef HOSTS
+ifneq ($(HOSTS),)
 export MILLRACE_HOSTS := $(HOSTS)
-export ANSIBLE_INVENTORY := inventories/$(HOSTS)
 endif
 
 .PHONY: help
@@ -26,15 +35,15 @@ up: ## make the hosts, install the platform, and wait for the first rows
 
 .PHONY: status
 status: setup ## state of every unit on every host, and the flow's counts
-	@ansible-playbook ansible/status.yml
+	@$(RUN) ansible-playbook ansible/status.yml
 
 .PHONY: verify
 verify: setup ## send a batch through and compare every station, row by row
-	@ansible-playbook ansible/verify.yml
+	@$(RUN) ansible-playbook ansible/verify.yml
 
 .PHONY: secrets
 secrets: setup ## say where the secrets are; NAME=airflow_admin prints one
-	@$(BIN)/python -m millrace.environment secret $(NAME)
+	@$(RUN) python -m millrace.environment secret $(NAME)
 
 .PHONY: down
 down: ## remove the environment: its hosts, its data, its state
@@ -43,36 +52,36 @@ down: ## remove the environment: its hosts, its data, its state
 .PHONY: locks
 locks: setup ## write all locks anew: Python environments here, artifacts on the depot's host
 	scripts/lock-python
-	ansible-playbook ansible/lock.yml
+	$(RUN) ansible-playbook ansible/lock.yml
 
 .PHONY: depot-rebuild
 depot-rebuild: setup ## build every artifact anew on the depot's host and hold it to the locks
-	ansible-playbook site.yml --tags depot -e depot_rebuild=true
+	$(RUN) ansible-playbook site.yml --tags depot -e depot_rebuild=true
 
 .PHONY: test
 test: lint test-code test-terraform test-platform test-spark ## all of the tests below but test-apart, test-operations and test-vm
 
 .PHONY: lint
 lint: setup ## linters, types, and the repository's own rules
-	ruff check .
-	ruff format --check .
-	mypy
-	yamllint --strict .
-	shellcheck -x -P SCRIPTDIR $$(grep -lE '^#!.*bash' scripts/*) .ci/run
-	ansible-lint --offline -q
-	pytest -q tests/repo
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) yamllint --strict .
+	$(RUN) shellcheck -x -P SCRIPTDIR $$(grep -lE '^#!.*bash' scripts/*) .ci/run
+	$(RUN) ansible-lint --offline -q
+	$(RUN) pytest -q tests/repo
 
 .PHONY: test-code
-test-code: setup ## the package and the DAGs, with a real PostgreSQL, on this machine
+test-code: setup ## the package, the DAGs with a real PostgreSQL, and what a person types, on this machine
 	@scripts/test-needs
-	pytest -q tests/unit
+	$(RUN) pytest -q tests/unit tests/entry_points
 	scripts/test-dags -q
 
 PLATFORM_FAILED := .pytest_cache/failed
 .PHONY: test-platform
 test-platform: setup ## the platform on hosts of its own: fresh, a second time, and checked (molecule test)
 	@rm -f $(PLATFORM_FAILED)
-	molecule test --destroy always || { cat $(PLATFORM_FAILED) 2>/dev/null; false; }
+	$(RUN) molecule test --destroy always || { cat $(PLATFORM_FAILED) 2>/dev/null; false; }
 
 .PHONY: test-spark
 test-spark: setup ## the Spark job on a local session, with the release that the platform's depot built
@@ -93,7 +102,7 @@ test-operations: export MILLRACE_ENV := operations
 test-operations: setup ## runs that are killed, settings that change, restarts, reboots, on hosts of their own, while users flow
 	scripts/down
 	scripts/hosts
-	pytest -sv tests/operations
+	$(RUN) pytest -sv tests/operations
 	scripts/down
 
 .PHONY: faults
@@ -106,16 +115,16 @@ faults-down: ## remove the hosts that faults were injected into, and the results
 
 .PHONY: test-terraform
 test-terraform: setup ## Terraform's modules, hosts of this machine, and the aws environment against a stand-in on loopback
-	uv tool run -q --with-requirements requirements/checkov.txt checkov -d terraform --framework terraform --skip-download --compact --quiet
-	pytest -q tests/terraform
+	$(RUN) uv tool run -q --with-requirements requirements/checkov.txt checkov -d terraform --framework terraform --skip-download --compact --quiet
+	$(RUN) pytest -q tests/terraform
 
 .PHONY: test-vm
 test-vm: setup ## the user data of aws on a virtual machine: first boot, platform, reboot, new instance (an hour)
-	pytest -q -x -s tests/vm
+	$(RUN) pytest -q -x -s tests/vm
 
 .PHONY: bench
 bench: export MILLRACE_ENV := bench
 bench: setup ## how fast rows go, and what that costs, on hosts of its own that are kept: docs/bench.md; MILLRACE_TOPOLOGY=single
 	scripts/up
-	python -m tests.bench
-	uv run -q --no-project --with-requirements requirements/bench.txt python tests/bench/report.py
+	$(RUN) python -m tests.bench
+	$(RUN) uv run -q --no-project --with-requirements requirements/bench.txt python tests/bench/report.py

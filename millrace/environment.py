@@ -178,14 +178,18 @@ def _ssh_word(path: Path) -> str:
 
 def state_directory() -> Path:
     """Where all environments of this person lie."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "millrace"
+    return _base("XDG_STATE_HOME", ".local/state") / "millrace"
 
 
 def cache_directory() -> Path:
     """Where boxes and artifacts are kept between environments."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "millrace"
+    return _base("XDG_CACHE_HOME", ".cache") / "millrace"
+
+
+def _base(variable: str, default: str) -> Path:
+    """Where a person keeps files of a kind. A relative path would be another one in each folder, and counts as none."""
+    named = Path(os.environ.get(variable, ""))
+    return named if named.is_absolute() else Path.home() / default
 
 
 def machine_memory_mb() -> int:

@@ -36,7 +36,7 @@ root_filesystem() {
   ensure_packages mmdebstrap
   if ! as_root mmdebstrap --variant=minbase --include="$packages" bookworm "$rootfs" >"$log" 2>&1; then
     tail -n 15 "$log" >&2
-    fault "mmdebstrap could not build the root file system (log: $log)" "check the network and this machine's apt sources"
+    fault "mmdebstrap could not build the root file system (log: $log)" "mmdebstrap's own last words are above"
   fi
   as_root bash -s -- "$rootfs" "$certificates" <<'CUSTOMIZE'
 set -Eeuo pipefail

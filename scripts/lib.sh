@@ -1,14 +1,12 @@
-# Shared by the scripts here: progress on the screen, faults with their fix, and root's rights when they are needed.
+# Shared by the scripts here: the state that they run in, progress on the screen, faults with their fix, and root's rights when
+# they are needed.
 # shellcheck shell=bash
+set +o posix
 set -Eeuo pipefail
 shopt -s inherit_errexit
 # A fault has said what is wrong, also to the scripts that called its script.
 FAULT=70
 trap '[ $? = $FAULT ] || printf "error: %s, line %s: %s\n" "$0" "$LINENO" "$BASH_COMMAND" >&2' ERR
-
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/millrace
-export ROOT CACHE
 
 say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
 
@@ -16,6 +14,71 @@ say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*" >&2; }
 fault() {
   printf '\nerror: %s\n  fix: %s\n' "$1" "$2" >&2
   exit $FAULT
+}
+
+# What reaches the product of a person's shell; bash -p leaves functions, options and startup files behind. Any other variable
+# may mean something to one of the many tools that run here (PYTHONPATH, PIP_USER, TF_WORKSPACE, AIRFLOW_HOME, GIT_DIR, ...).
+inherited() {
+  case $1 in
+    # The account and its terminal.
+    HOME | USER | LOGNAME | PATH | PWD | OLDPWD | SHLVL | _ | TMPDIR | TZ | TERM | COLORTERM | COLUMNS | LINES | NO_COLOR) ;;
+    XDG_*_HOME | XDG_*_DIRS | XDG_RUNTIME_DIR | SSH_AUTH_SOCK | SUDO_ASKPASS) ;;
+    # The product's own.
+    MILLRACE_* | ONLY | ROUNDS | FRESH | PATIENCE | PYTHONUNBUFFERED) ;;
+    # The way to the registries.
+    [Hh][Tt][Tt][Pp]_[Pp][Rr][Oo][Xx][Yy] | [Hh][Tt][Tt][Pp][Ss]_[Pp][Rr][Oo][Xx][Yy] | [Aa][Ll][Ll]_[Pp][Rr][Oo][Xx][Yy] | [Nn][Oo]_[Pp][Rr][Oo][Xx][Yy]) ;;
+    SSL_CERT_FILE | SSL_CERT_DIR | REQUESTS_CA_BUNDLE | CURL_CA_BUNDLE | AWS_CA_BUNDLE) ;;
+    PIP_INDEX_URL | PIP_EXTRA_INDEX_URL | PIP_FIND_LINKS | PIP_NO_INDEX | PIP_TRUSTED_HOST | PIP_CERT | PIP_CLIENT_CERT | PIP_PROXY) ;;
+    PIP_TIMEOUT | PIP_DEFAULT_TIMEOUT | PIP_RETRIES | PIP_CACHE_DIR | PIP_KEYRING_PROVIDER | PIP_CONFIG_FILE) ;;
+    PIP_DISABLE_PIP_VERSION_CHECK) ;;
+    UV_DEFAULT_INDEX | UV_INDEX | UV_INDEX_* | UV_EXTRA_INDEX_URL | UV_FIND_LINKS | UV_NO_INDEX | UV_INSECURE_HOST) ;;
+    UV_NATIVE_TLS | UV_SYSTEM_CERTS | UV_KEYRING_PROVIDER | UV_CACHE_DIR | UV_HTTP_TIMEOUT | UV_HTTP_RETRIES | UV_CONFIG_FILE | UV_NO_CONFIG) ;;
+    # Where hosts are made, and with what rights.
+    VAGRANT_DEFAULT_PROVIDER | VAGRANT_HOME | VAGRANT_LOG | LIBVIRT_DEFAULT_URI | AWS_* | TF_VAR_* | TF_CLI_CONFIG_FILE) ;;
+    TF_PLUGIN_CACHE_DIR | TF_TOKEN_* | TF_LOG | TF_LOG_PATH) ;;
+    # How much Ansible says, and how.
+    ANSIBLE_VERBOSITY | ANSIBLE_DEBUG | ANSIBLE_FORCE_COLOR | ANSIBLE_NOCOLOR | ANSIBLE_LOG_PATH | ANSIBLE_CALLBACKS_ENABLED) ;;
+    ANSIBLE_FORKS) ;;
+    ANSIBLE_STRATEGY) [[ $2 = *linear ]] ;;
+    # These say something else wherever they are not what is set below.
+    LC_ALL) [ "$2" = C.UTF-8 ] ;;
+    *) return 1 ;;
+  esac
+}
+
+foreign=()
+while IFS== read -r -d '' name value; do
+  inherited "$name" "$value" || foreign+=(-u "$name")
+done < <(env -0)
+[ ${#foreign[@]} = 0 ] || exec env "${foreign[@]}" LC_ALL=C.UTF-8 "$0" "$@"
+unset foreign name value
+
+# The language of tools whose output is read here; what files are made with; a standard input for tools that look at it.
+export LC_ALL=C.UTF-8
+umask 022
+[ -e /dev/fd/0 ] || exec </dev/null
+# Bash knows the account's.
+export HOME
+[[ ${XDG_CACHE_HOME:-/} = /* ]] || unset XDG_CACHE_HOME
+[[ ${XDG_STATE_HOME:-/} = /* ]] || unset XDG_STATE_HOME
+[ -d "${TMPDIR:-/}" ] && [ -w "${TMPDIR:-/tmp}" ] || unset TMPDIR
+
+unset CDPATH
+ROOT=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/millrace
+export ROOT CACHE
+# The clone's tools first; programs for administrators are not on everybody's PATH.
+PATH=$ROOT/.venv/bin:${PATH//"$ROOT/.venv/bin:"/}
+export PATH=${PATH%:/usr/local/sbin:/usr/sbin:/sbin}:/usr/local/sbin:/usr/sbin:/sbin
+[ -z "${MILLRACE_HOSTS:-}" ] || export ANSIBLE_INVENTORY=$ROOT/inventories/$MILLRACE_HOSTS
+
+# environment COMMAND...: what is to know of the environment that MILLRACE_ENV names
+environment() { "$ROOT/.venv/bin/python" -P -m millrace.environment "$@"; }
+
+# package_settings [PYTHON]: how pip and uv find packages from here on
+package_settings() {
+  local exports
+  exports=$("${1:-$ROOT/.venv/bin/python}" "$ROOT/scripts/package_settings.py") && eval "$exports"
 }
 
 as_root() {
@@ -43,7 +106,7 @@ ensure_packages() {
   log=$(mktemp)
   if ! { as_root apt-get update -q && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
     tail -n 15 "$log" >&2
-    fault "apt could not install ${missing[*]}" "see apt's messages above; check the network and the apt sources"
+    fault "apt could not install ${missing[*]}" "apt's own messages are above"
   fi
   rm -f "$log"
 }

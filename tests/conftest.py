@@ -49,7 +49,8 @@ def postgresql_server() -> Iterator[connections.PostgreSQL]:
     binaries = _postgresql_binaries()
     # PostgreSQL refuses to run as root.
     user = "nobody" if os.geteuid() == 0 else getpass.getuser()
-    folder = Path(tempfile.mkdtemp(prefix="millrace-postgresql-"))
+    # Anybody may go there, and a socket's path is short: neither need be so where a person keeps temporary files.
+    folder = Path(tempfile.mkdtemp(prefix="millrace-postgresql-", dir="/tmp"))
     if os.geteuid() == 0:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
 

@@ -20,6 +20,9 @@ def commands() -> set[str]:
     for page in PAGES:
         # The picture is no command.
         text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
-        found |= {re.split(r" {2,}#", line.strip())[0].strip() for line in re.findall(r"^ {4}.+$", text, re.MULTILINE)}
+        found |= {
+            re.split(r" {2,}#", line.strip())[0].strip()
+            for line in re.findall(r"^ {4}.+$", text, re.MULTILINE)
+        }
         found |= {" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)}
     return {command for command in found if PROGRAMS.match(command)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from functools import cache
@@ -242,6 +243,28 @@ def test_every_lock_belongs_to_a_release() -> None:
     releases = yaml_of(ROOT / "artifacts" / "releases.yml")
     locks = {path.stem for path in (ROOT / "artifacts" / "locks").glob("*.json")}
     assert locks == set(releases)
+
+
+def test_a_playbook_begins_by_looking_for_its_hosts() -> None:
+    """Ansible calls it a success when there are none."""
+    playbooks = [ROOT / "site.yml", *sorted((ROOT / "ansible").glob("*.yml"))]
+    first = {path: yaml_of(path)[0].get("ansible.builtin.import_playbook", "") for path in playbooks}
+    assert [
+        path.name for path in first if path.name != "hosts.yml" and not first[path].endswith("hosts.yml")
+    ] == []
+
+
+def test_scripts_take_nothing_over_from_a_shell() -> None:
+    """Bash with -p leaves functions, options and startup files behind, and lib.sh the variables."""
+    scripts = [path for path in (ROOT / "scripts").iterdir() if os.access(path, os.X_OK)]
+    # It runs on a host that is being made.
+    scripts.remove(ROOT / "scripts" / "host-identity")
+    wrong = [
+        path.name
+        for path in scripts
+        if not re.search(r"\A#!/bin/bash -p\n(#.*\n)+\. \"\$\(dirname \"\$0\"\)/lib\.sh\"\n", text_of(path))
+    ]
+    assert wrong == []
 
 
 def test_locks_name_no_registry() -> None:

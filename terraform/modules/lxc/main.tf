@@ -9,21 +9,20 @@ resource "terraform_data" "host" {
 
   input = {
     name        = each.key
-    repository  = abspath("${path.module}/../../..")
     environment = { MILLRACE_ENV = var.environment.name, MILLRACE_HOSTS = "terraform" }
   }
   # What a running host can't take over.
   triggers_replace = { index = each.value.index, size = each.value.size, subnet = var.subnet }
 
   provisioner "local-exec" {
-    working_dir = self.input.repository
+    working_dir = "${path.module}/../../.."
     environment = self.input.environment
     command     = "scripts/lxc-hosts make ${self.input.name}"
   }
 
   provisioner "local-exec" {
     when        = destroy
-    working_dir = self.input.repository
+    working_dir = "${path.module}/../../.."
     environment = self.input.environment
     command     = "scripts/lxc-hosts remove ${self.input.name}"
   }
