@@ -38,7 +38,7 @@ inherited() {
     TF_PLUGIN_CACHE_DIR | TF_TOKEN_* | TF_LOG | TF_LOG_PATH) ;;
     # How much Ansible says, and how.
     ANSIBLE_VERBOSITY | ANSIBLE_DEBUG | ANSIBLE_FORCE_COLOR | ANSIBLE_NOCOLOR | ANSIBLE_LOG_PATH | ANSIBLE_CALLBACKS_ENABLED) ;;
-    ANSIBLE_FORKS) ;;
+    ANSIBLE_FORKS | ANSIBLE_STRATEGY) ;;
     ANSIBLE_STRATEGY) [[ $2 = *linear ]] ;;
     # These say something else wherever they are not what is set below.
     LC_ALL) [ "$2" = C.UTF-8 ] ;;
