@@ -59,7 +59,7 @@ depot-rebuild: setup ## build every artifact anew on the depot's host and hold i
 	$(RUN) ansible-playbook site.yml --tags depot -e depot_rebuild=true
 
 .PHONY: test
-test: lint test-code test-terraform test-platform test-spark ## all of the tests below but test-apart, test-operations and test-vm
+test: lint test-code test-terraform test-platform test-spark ## all of the tests below but those that take long: test-roles, test-depot, test-apart, test-operations, test-vm
 
 .PHONY: lint
 lint: setup ## linters, types, and the repository's own rules
@@ -87,14 +87,30 @@ test-platform: setup ## the platform on hosts of its own: fresh, a second time, 
 test-spark: setup ## the Spark job on a local session, with the release that the platform's depot built
 	scripts/test-spark -q
 
+.PHONY: test-roles
+test-roles: setup ## each role alone, on small hosts of its own (molecule test in each role's folder; an hour)
+	$(RUN) sh -ec 'for role in roles/*/; do (cd "$$role" && molecule test --destroy always); done'
+
+.PHONY: test-depot
+test-depot: export MILLRACE_ENV := m-depot
+test-depot: export MILLRACE_TOPOLOGY := tests/molecule/base.yml
+test-depot: setup ## all locks and artifacts made anew on a depot of its own, and none of them another (a quarter of an hour)
+	scripts/down
+	scripts/lxc-hosts make
+	$(RUN) ansible-playbook site.yml --tags host,depot
+	$(MAKE) depot-rebuild
+	$(MAKE) locks
+	git diff --exit-code -- artifacts requirements
+	scripts/down
+
 .PHONY: test-apart
 test-apart: export MILLRACE_ENV := apart
 test-apart: export MILLRACE_TOPOLOGY := tests/apart/apart.yml
 test-apart: setup ## each service on a host of its own, through the firewalls of all: installed, the flow, who reaches what
 	scripts/down
 	scripts/lxc-hosts make
-	ansible-playbook site.yml
-	pytest -v tests/apart
+	$(RUN) ansible-playbook site.yml
+	$(RUN) pytest -v tests/apart
 	scripts/down
 
 .PHONY: test-operations
