@@ -68,7 +68,7 @@ lint: setup ## linters, types, and the repository's own rules
 	$(RUN) mypy
 	$(RUN) yamllint --strict .
 	$(RUN) shellcheck -x -P SCRIPTDIR $$(grep -lE '^#!.*bash' scripts/*) .ci/run
-	$(RUN) ansible-lint --offline -q
+	MILLRACE_READS_ONLY=1 $(RUN) ansible-lint --offline -q
 	$(RUN) pytest -q tests/repo
 
 .PHONY: test-code
