@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -18,6 +19,18 @@ TOPOLOGIES = sorted((ROOT / "topologies").glob("*.yml"))
 STATE = Path(tempfile.gettempdir(), "millrace tf-test's ü\"")
 # A line more in any topology.
 BROKER = {"index": 29, "size": "small", "rack": "rack1", "ids": {"kafka": 9}, "services": ["kafka"]}
+FOR_OTHER_HOSTS = """\
+Host *
+  ProxyJump nowhere.invalid
+  Port 2222
+  User nobody
+  RemoteCommand true
+  RequestTTY force
+  PubkeyAuthentication no
+  StrictHostKeyChecking yes
+  ControlPath /nowhere/%C
+  LocalForward 127.0.0.1:1 127.0.0.1:1
+"""
 
 
 @pytest.fixture(scope="module", params=TOPOLOGIES, ids=lambda path: path.stem)
@@ -84,6 +97,39 @@ def test_a_host_that_is_there_is_not_made_again(run: Run) -> None:
     refused = run("scripts/lxc-hosts", "make", name, check=False)
     assert refused.returncode != 0
     assert "is there already" in refused.stderr
+
+
+@pytest.mark.parametrize("topology", [ROOT / "topologies" / "single.yml"], ids=["single"], indirect=True)
+def test_another_person_has_hosts_of_their_own_beside_them(run: Run, tmp_path: Path) -> None:
+    """Whose state lies elsewhere, at a path of every sort, and whose ssh is set up for other hosts altogether."""
+    state = tmp_path / 'it\'s a "folder" of Jörg, 100%d'
+    other = person(
+        XDG_STATE_HOME=str(state), MILLRACE_ENV="tf-other", MILLRACE_TOPOLOGY="tests/molecule/base.yml"
+    )
+    for words in (["scripts/terraform-hosts", "make"], ["scripts/down"]):
+        refused = other(*words, check=False, MILLRACE_ENV="tf-test")
+        assert refused.returncode != 0
+        assert str(environments.state_directory() / "tf-test") in refused.stderr, "who has it is said"
+    try:
+        other("scripts/lxc-hosts", "make")
+        ping = ("ansible", "all", "-m", "ansible.builtin.wait_for_connection")
+        settings = tmp_path / "ssh_config"
+        settings.write_text(FOR_OTHER_HOSTS)
+        # ssh reads the machine's settings as it does a person's own, which can't be set up for a test.
+        hidden = 'mount --bind "$1" /etc/ssh/ssh_config; exec setpriv --reuid "$2" --regid "$3" --init-groups "${@:4}"'
+        wanted = (str(settings), str(os.getuid()), str(os.getgid()))
+        within = ("scripts/as-root", "unshare", "-m", "bash", "-ec", hidden, "_", *wanted)
+        assert "proxyjump nowhere.invalid" in other(*within, "ssh", "-G", "host").stdout
+        other(*within, "ansible", *ping[1:])
+        addresses = [
+            host["ansible_host"]
+            for hosts in (inventory(other, "vagrant"), inventory(run, "terraform"))
+            for host in hosts["_meta"].values()
+        ]
+        assert len(set(addresses)) == len(addresses)
+    finally:
+        other("scripts/down")
+    assert run("lxc-ls", "-1", "--filter", "^tf-(test|other)-").stdout.split() == ["tf-test-single"]
 
 
 def test_a_host_line_adds_one_host(run: Run, topology: Path) -> None:
