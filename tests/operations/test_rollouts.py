@@ -134,6 +134,26 @@ def test_a_member_that_another_keeps_from_being_whole_is_left_alone(applied: dic
     assert_whole()
 
 
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [("snappy", "-Dorg.xerial.snappy.tempdir=/proc/none"), ("zstd", "-DZstdTempFolder=/proc/none")],
+)
+def test_a_broker_that_can_not_unpack_a_codec_is_not_whole(codec: str, options: str) -> None:
+    """Its JVM can't load the codec's native code. Whoever asks, and though it has just come back and leads nothing."""
+    broken, other = (host_named(members("kafka")[number]) for number in (-1, 0))
+    folder = "/run/systemd/system/kafka.service.d"
+    text = f'[Service]\nUnsetEnvironment=\nEnvironment="JAVA_TOOL_OPTIONS={options}"\n'
+    restart = "systemctl daemon-reload && systemctl restart kafka"
+    try:
+        broken.check_output(f"mkdir -p {folder} && printf '{text}' >{folder}/broken.conf && {restart}")
+        said = other.run("millrace health kafka --wait 60")
+        assert said.rc != 0
+        assert f"{members('kafka')[-1]} takes no record in {codec}" in said.stderr
+    finally:
+        broken.check_output(f"rm -r {folder} && {restart}")
+    other.check_output("millrace health kafka --wait 120")
+
+
 BROKEN = [
     ("zookeeper", {"zookeeper_settings": {"tickTime": "many"}}, 'For input string: "many"'),
     (
