@@ -65,6 +65,9 @@ def test_a_job_that_an_operator_submits_runs_on_the_cluster(first_of: Any) -> No
         assert "rows 1000" in answer.stdout, answer.stderr[-3000:]
     finally:
         host.check_output("rm /run/count.py")
+    elsewhere = first_of("spark_worker").run("spark-submit /run/count.py")
+    assert elsewhere.rc != 0
+    assert f"on {members('spark_master')[0]} alone" in elsewhere.stderr
 
 
 def test_no_host_was_refused_what_it_asked_for() -> None:
