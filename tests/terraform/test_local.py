@@ -109,7 +109,7 @@ def test_another_person_has_hosts_of_their_own_beside_them(run: Run, tmp_path: P
     for words in (["scripts/terraform-hosts", "make"], ["scripts/down"]):
         refused = other(*words, check=False, MILLRACE_ENV="tf-test")
         assert refused.returncode != 0
-        assert str(environments.state_directory() / "tf-test") in refused.stderr, "who has it is said"
+        assert str(STATE / "millrace" / "tf-test") in refused.stderr, "who has it is said"
     try:
         other("scripts/lxc-hosts", "make")
         ping = ("ansible", "all", "-m", "ansible.builtin.wait_for_connection")
