@@ -19,11 +19,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from millrace import topology as topologies
 
@@ -40,6 +40,7 @@ ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ANSWER = 1.0
 # The exit code of a fault that was told (scripts/lib.sh).
 TOLD = 70
+Found = TypeVar("Found")
 
 
 class NotRoot(Exception):
@@ -216,22 +217,30 @@ def _anything(folder: Path) -> bool:
 
 
 def _look() -> dict[str, Any]:
-    containers = [_container(path.parent) for path in sorted(CONTAINERS.glob("*/config"))]
-    claims = [_read(path) for path in sorted(CLAIMS.glob("*.json"))]
+    containers = _each(_container, CONTAINERS.glob("*/config"))
+    claims = _each(_read, CLAIMS.glob("*.json"))
     return {
         "containers": [asdict(container) for container in containers],
         "claims": [asdict(claim) for claim in claims if _has_state(claim) or _has_host(claim, containers)],
     }
 
 
-def _container(folder: Path) -> Container:
-    environment = None
+def _each(read: Callable[[Path], Found], paths: Iterable[Path]) -> list[Found]:
+    found = []
+    for path in sorted(paths):
+        # Others remove theirs meanwhile.
+        with suppress(FileNotFoundError):
+            found.append(read(path))
+    return found
+
+
+def _container(file: Path) -> Container:
+    folder, environment = file.parent, None
     for root in ROOTS:
         with suppress(OSError, UnicodeDecodeError):
             text = (folder / root / "etc/millrace/environment").read_text().strip()
             environment = environment or (text if ID.fullmatch(text) else None)
-    config = (folder / "config").read_text(errors="replace")
-    return Container(folder.name, STATIC_ADDRESS.findall(config), environment)
+    return Container(folder.name, STATIC_ADDRESS.findall(file.read_text(errors="replace")), environment)
 
 
 def _has_host(claim: Claim, containers: list[Container]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import shlex
 import shutil
 import stat
 import subprocess
@@ -238,7 +237,11 @@ def test_lost_secrets_are_not_made_anew(lost: str, state: Path, monkeypatch: pyt
 
 def ssh_settings(file: Path) -> dict[str, str]:
     """What ssh makes of a file, by setting."""
-    said = subprocess.check_output(["ssh", "-F", file, "-G", "10.0.3.33"], text=True)
+    return parsed(subprocess.check_output(["ssh", "-F", file, "-G", "10.0.3.33"], text=True))
+
+
+def parsed(said: str) -> dict[str, str]:
+    """What `ssh -G` prints, by setting."""
     return dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
 
 
@@ -254,36 +257,33 @@ def test_ssh_finds_key_and_known_hosts_in_any_folder(tmp_path: Path, monkeypatch
     assert "proxycommand" not in settings, "hosts of one's own bridge are not reached by a detour"
 
 
+@pytest.mark.parametrize("strategy", ["mitogen_linear", "linear"])
 def test_ansible_gives_ssh_that_file_and_nothing_of_a_person(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ANY_FOLDER))
     environment = current("one", monkeypatch)
-    monkeypatch.setenv("ANSIBLE_REMOTE_PORT", "1")
+    for name in ("REMOTE_PORT", "REMOTE_USER"):
+        monkeypatch.setenv(f"ANSIBLE_{name}", "1")
     for kind in ("", "COMMON_", "EXTRA_"):
         monkeypatch.setenv(f"ANSIBLE_SSH_{kind}ARGS", "-o Port=1")
-    # Ansible prints the command of its ssh, which is a harmless one here.
-    ping = [
-        "all",
-        "-i",
-        "inventories/vagrant",
-        "-vvv",
-        "-m",
-        "ping",
-        "-e",
-        "ansible_ssh_executable=/bin/false",
-    ]
-    said = subprocess.run(
-        [Path(sys.executable).with_name("ansible"), *ping],
+    monkeypatch.setenv("ANSIBLE_STRATEGY", strategy)
+    # It says what ssh would do, and goes nowhere.
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f'#!/bin/sh\nssh -G "$@" >{tmp_path}/settings\nexit 255\n')
+    ssh.chmod(0o755)
+    words = ["all", "-i", "inventories/vagrant", "-m", "ping", "-e", f"ansible_ssh_executable={ssh}"]
+    subprocess.run(
+        [Path(sys.executable).with_name("ansible"), *words],
         cwd=environments.topologies.ROOT,
         capture_output=True,
-        text=True,
         check=False,
-    ).stdout
-    words = shlex.split(next(line for line in said.splitlines() if "SSH: EXEC" in line).split("EXEC ", 1)[1])
-    assert words[:3] == ["/bin/false", "-F", str(environment.ssh_config())]
-    assert "Port=1" not in words
-    assert "Port=22" in words
+    )
+    settings = parsed((tmp_path / "settings").read_text())
+    assert (settings["port"], settings["user"]) == ("22", "vagrant")
+    assert settings["identityfile"].replace("%%", "%") == str(environment.directory / "ssh_key")
+    assert settings["userknownhostsfile"] == str(environment.directory / "known_hosts")
+    assert settings["identitiesonly"] == "yes"
 
 
 def test_a_jump_host_is_set_on_purpose(monkeypatch: pytest.MonkeyPatch) -> None:
