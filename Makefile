@@ -68,7 +68,7 @@ lint: setup ## linters, types, and the repository's own rules
 	$(RUN) mypy
 	$(RUN) yamllint --strict .
 	$(RUN) shellcheck -x -P SCRIPTDIR $$(grep -lE '^#!.*bash' scripts/*) .ci/run
-	MILLRACE_READS_ONLY=1 $(RUN) ansible-lint --offline -q
+	$(RUN) env MILLRACE_READS_ONLY=1 ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=false ansible-lint --offline -q
 	$(RUN) pytest -q tests/repo
 
 .PHONY: test-code

@@ -38,7 +38,8 @@ inherited() {
     TF_PLUGIN_CACHE_DIR | TF_TOKEN_* | TF_LOG | TF_LOG_PATH) ;;
     # How much Ansible says, and how.
     ANSIBLE_VERBOSITY | ANSIBLE_DEBUG | ANSIBLE_FORCE_COLOR | ANSIBLE_NOCOLOR | ANSIBLE_LOG_PATH | ANSIBLE_CALLBACKS_ENABLED) ;;
-    ANSIBLE_FORKS | ANSIBLE_STRATEGY) ;;
+    ANSIBLE_FORKS) ;;
+    # Hosts wait for each other in every play; whether Ansible's own or the faster one sees to that is a person's choice.
     ANSIBLE_STRATEGY) [[ $2 = *linear ]] ;;
     # These say something else wherever they are not what is set below.
     LC_ALL) [ "$2" = C.UTF-8 ] ;;

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a shell, a template, ssh, YAML and Python's string formatting would each read something into.
-ODD = "o d ü'q\"\\#%s{{x"
+ODD = "o d ü'q\"\\#%sx"
 NO_ENVIRONMENT = "environment 'entry' does not exist yet"
 
 
@@ -206,7 +206,7 @@ def test_what_hosts_install_is_found_at_any_path(clone: Clone, environment: str)
 
 
 def test_a_path_that_cannot_be_is_refused(clone: Clone, tmp_path: Path) -> None:
-    for name in ("a:b", "a\nb", "a$b", "a[b]"):
+    for name in ("a:b", "a\nb", "a$b", "a[b]", "a{b"):
         (tmp_path / name / "scripts").mkdir(parents=True)
         for script in ("lib.sh", "setup"):
             shutil.copy(clone.root / "scripts" / script, tmp_path / name / "scripts")
