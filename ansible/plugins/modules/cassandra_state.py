@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from typing import Any
 
 from ansible.module_utils import declared_state
@@ -25,7 +26,10 @@ options:
   replication_factor: {description: Copies of every row., type: int, required: true}
 """
 
-RING_KEYSPACES = ("system_auth", "system_distributed", "system_traces")
+# That of the logins last: it is what the right to alter the others is read from.
+RING_KEYSPACES = ("system_distributed", "system_traces", "system_auth")
+# Seconds until the copies that logins have just got are filled, by being read.
+COPIES = 60
 DEFAULT_SUPERUSER = "cassandra"
 ROLE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -111,13 +115,27 @@ def administrator(section: Any, replication_factor: int, dry: bool) -> tuple[Any
         if dry:
             raise Refused("a new ring can't be looked at as the administrator before it has one")
         make = f'CREATE ROLE IF NOT EXISTS "{section.username}" WITH PASSWORD = %s AND LOGIN = true AND SUPERUSER = true'
-        default.execute(make, (section.password,))
+        allowed(default, make, (section.password,))
     finally:
         default.cluster.shutdown()
     session = any_session(section, section.username, section.password)
     if session is None:
         raise Refused(f"the role {section.username} is there and has another password or no login")
     return session, changes
+
+
+def allowed(session: Any, statement: str, parameters: tuple = ()) -> Any:
+    """Execute a statement as a superuser whose login has just got more copies: a read may meet the empty ones alone."""
+    from cassandra import Unauthorized
+
+    deadline = time.monotonic() + COPIES
+    while True:
+        try:
+            return session.execute(statement, parameters or None)
+        except Unauthorized:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def replication(session: Any, section: Any, factor: int, dry: bool) -> list[str]:
@@ -132,7 +150,7 @@ def replication(session: Any, section: Any, factor: int, dry: bool) -> list[str]
             raise Refused(f"{factor} copies need as many nodes, the ring has {nodes}")
         for name in wrong:
             wanted = f"{{'class': 'NetworkTopologyStrategy', '{section.local_dc}': {factor}}}"
-            session.execute(f"ALTER KEYSPACE {name} WITH replication = {wanted}")
+            allowed(session, f"ALTER KEYSPACE {name} WITH replication = {wanted}")
     return [f"keyspace {name}: {factor} copies in {section.local_dc}" for name in wrong]
 
 
@@ -144,7 +162,7 @@ def replicated(found: dict[str, str], datacenter: str, factor: int) -> bool:
 
 def roles(session: Any, section: Any, declared: dict[str, str], dry: bool) -> list[str]:
     """Make roles, or give them their declared password, and remove a new ring's superuser. Return what changed."""
-    rows = session.execute("SELECT role, can_login, is_superuser FROM system_auth.roles")
+    rows = allowed(session, "SELECT role, can_login, is_superuser FROM system_auth.roles")
     known = {row.role: row for row in rows}
     changes = []
     for name, password in declared.items():
@@ -156,13 +174,15 @@ def roles(session: Any, section: Any, declared: dict[str, str], dry: bool) -> li
         changes.append(f"role {name}: {'password set' if there else 'made'}")
         if not dry:
             verb = "ALTER ROLE" if there else "CREATE ROLE"
-            session.execute(
-                f'{verb} "{name}" WITH PASSWORD = %s AND LOGIN = true AND SUPERUSER = false', (password,)
+            allowed(
+                session,
+                f'{verb} "{name}" WITH PASSWORD = %s AND LOGIN = true AND SUPERUSER = false',
+                (password,),
             )
     if DEFAULT_SUPERUSER in known and DEFAULT_SUPERUSER not in (section.username, *declared):
         changes.append(f"role {DEFAULT_SUPERUSER}: removed")
         if not dry:
-            session.execute(f"DROP ROLE IF EXISTS {DEFAULT_SUPERUSER}")
+            allowed(session, f"DROP ROLE IF EXISTS {DEFAULT_SUPERUSER}")
     return changes
 
 
