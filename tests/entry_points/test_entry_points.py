@@ -216,6 +216,22 @@ def test_a_path_that_cannot_be_is_refused(clone: Clone, tmp_path: Path) -> None:
     assert "error: a path can't have a colon" in said
 
 
+@pytest.mark.parametrize("strategy", ["linear", "mitogen_linear"])
+@pytest.mark.parametrize("name", ["entry", "entry-made"])
+def test_this_machine_takes_tasks(clone: Clone, environment: str, name: str, strategy: str) -> None:
+    """Those that are delegated to it, and those that make an environment's hosts, when there is no such environment yet."""
+    said = clone.run(
+        ".venv/bin/ansible",
+        "localhost",
+        "-m",
+        "ansible.builtin.ping",
+        MILLRACE_ENV=name,
+        ANSIBLE_STRATEGY=strategy,
+        ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED="false",
+    ).stdout
+    assert "ping: pong" in said
+
+
 def test_links_that_are_files_are_refused(clone: Clone) -> None:
     link = clone.root / "inventories/vagrant/group_vars"
     target = link.readlink()

@@ -7,6 +7,7 @@ from typing import Any
 
 from ansible.errors import AnsibleParserError
 
+from ansible import constants
 from ansible.plugins.inventory import BaseInventoryPlugin
 from millrace import environment as environments
 from millrace import secrets, terraform
@@ -44,6 +45,10 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Fill the inventory from the environment."""
         super().parse(inventory, loader, path, cache)
+        # Tasks on this machine need no more than those on hosts; .venv's own Python, which Ansible would take here, may lie at a
+        # path that one of its strategies takes for words of a shell.
+        interpreter = constants.config.get_config_value("INTERPRETER_PYTHON")
+        inventory.get_host("localhost").set_variable("ansible_python_interpreter", interpreter)
         self._read_config_data(path)
         try:
             environment = environments.current()
