@@ -106,9 +106,9 @@ class Source:
 
     url: str
     name: str
-    proxy: str | None = field(default=None, repr=False)
     control_token: str | None = field(default=None, repr=False)
     rate_limit: int = RATE_LIMIT
+    proxy: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
