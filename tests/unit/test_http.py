@@ -179,7 +179,7 @@ def test_a_proxy_that_refuses_is_named_and_its_login_is_not(proxy: Recorder) -> 
     for text in (
         str(caught.value),
         str(refused.value),
-        repr(Source("http://source.test/", "randomuser", way)),
+        repr(Source("http://source.test/", "randomuser", proxy=way)),
     ):
         assert "pass" not in text
 
