@@ -56,7 +56,7 @@ ELSEWHERE = {
         "tests/platform/test_documented.py",
         r"source \.venv/bin/activate",
     ),
-    "millrace republish --batch ID": ("tests/platform/test_flow.py", r"millrace republish --batch"),
+    "millrace republish --batch ID": ("tests/operations/test_deletions.py", r"millrace republish --batch"),
     "millrace audit": ("tests/platform/test_flow.py", r"millrace audit"),
     "ansible-playbook site.yml": ("molecule/default/molecule.yml", r"converge: .*site\.yml"),
     "ansible-playbook ansible/restart.yml -e service=kafka": (

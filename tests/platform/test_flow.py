@@ -10,8 +10,6 @@ from typing import Any
 from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
-from tests.platform.conftest import host_named, members
-
 
 def stored(control: Host, count: int) -> str:
     """Store a batch of its own; return its id."""
@@ -61,39 +59,6 @@ def test_a_host_s_proxy_is_not_asked(first_of: Any) -> None:
         control.check_output(f"{proxied} millrace health {service}")
     control.check_output(f"{proxied} millrace registry register")
     control.check_output(f"{proxied} millrace batch store --run-id test-{uuid.uuid4()} --count 5")
-
-
-def test_a_row_that_a_deletion_hides_is_named_and_mended_as_it_says(first_of: Any) -> None:
-    """Deleted under a clock that is an hour ahead, a row stays hidden when it is sent again."""
-    control, node = first_of("relay"), first_of("cassandra")
-    batch_id = stored(control, 10)
-    wait_until_readable(control, batch_id, 120)
-    query = f"SELECT user_id FROM millrace.users WHERE batch_id = '{batch_id}' ORDER BY position LIMIT 1"  # noqa: S608
-    user_id = control.check_output("psql -d millrace -tAc %s", query)
-    ahead = int((time.time() + 3600) * 1_000_000)
-    node.check_output(
-        'cqlsh -e "CONSISTENCY QUORUM; DELETE FROM millrace.users_by_id USING TIMESTAMP '  # noqa: S608
-        f'{ahead} WHERE user_id = {user_id}"'
-    )
-    told = f"{user_id}: a deletion in users_by_id hides its row"
-    assert told in audit(control, batch_id).stderr
-    assert told in control.check_output(f"millrace republish --batch {batch_id}")
-    status = control.run(f"millrace status --batch {batch_id}")
-    assert status.rc != 0
-    assert told in status.stdout
-    show, mend = (
-        [line.strip() for line in part.splitlines() if line.startswith("  ")]
-        for part in status.stdout.split("Where that is too far ahead")
-    )
-    *show, again = show
-    shown = "".join(node.check_output(command) for command in show)
-    assert user_id in shown
-    assert '"marked_deleted"' in shown
-    for command in mend:
-        for name in members("cassandra") if command.endswith("# on each host") else members("cassandra")[:1]:
-            host_named(name).check_output(command)
-    control.check_output(again)
-    wait_until_readable(control, batch_id, 120)
 
 
 def test_a_batch_arrives_row_by_row(first_of: Any) -> None:

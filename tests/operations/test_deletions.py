@@ -1,0 +1,45 @@
+"""A row that a deletion from the future hides: named, and mended by the commands that are printed."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.platform.conftest import host_named, members
+from tests.platform.test_flow import audit, stored, wait_until_readable
+
+pytestmark = pytest.mark.usefixtures("platform")
+
+
+def test_a_row_that_a_deletion_hides_is_named_and_mended_as_it_says() -> None:
+    """Deleted under a clock that is an hour ahead, a row stays hidden when it is sent again."""
+    control, node = (host_named(members(service)[0]) for service in ("relay", "cassandra"))
+    batch_id = stored(control, 10)
+    wait_until_readable(control, batch_id, 120)
+    query = f"SELECT user_id FROM millrace.users WHERE batch_id = '{batch_id}' ORDER BY position LIMIT 1"  # noqa: S608
+    user_id = control.check_output("psql -d millrace -tAc %s", query)
+    ahead = int((time.time() + 3600) * 1_000_000)
+    node.check_output(
+        'cqlsh -e "CONSISTENCY QUORUM; DELETE FROM millrace.users_by_id USING TIMESTAMP '  # noqa: S608
+        f'{ahead} WHERE user_id = {user_id}"'
+    )
+    told = f"{user_id}: a deletion in users_by_id hides its row"
+    assert told in audit(control, batch_id).stderr
+    assert told in control.check_output(f"millrace republish --batch {batch_id}")
+    status = control.run(f"millrace status --batch {batch_id}")
+    assert status.rc != 0
+    assert told in status.stdout
+    show, mend = (
+        [line.strip() for line in part.splitlines() if line.startswith("  ")]
+        for part in status.stdout.split("Where that is too far ahead")
+    )
+    *show, again = show
+    shown = "".join(node.check_output(command) for command in show)
+    assert user_id in shown
+    assert '"marked_deleted"' in shown
+    for command in mend:
+        for name in members("cassandra") if command.endswith("# on each host") else members("cassandra")[:1]:
+            host_named(name).check_output(command)
+    control.check_output(again)
+    wait_until_readable(control, batch_id, 120)
