@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypedDict
@@ -349,10 +349,8 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(ids[:_NAMED_IDS]) + more
 
 
-@contextmanager
-def _postgresql(connections: Connections) -> Iterator[PostgresqlConnection]:
-    with postgresql_session(connections.postgresql, application_name="flow") as session:
-        yield session
+def _postgresql(connections: Connections) -> AbstractContextManager[PostgresqlConnection]:
+    return postgresql_session(connections.postgresql, application_name="flow")
 
 
 @contextmanager
