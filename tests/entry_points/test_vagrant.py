@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.person import Run, person
+
 ENVIRONMENT = "typed"
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def run() -> Iterator[Run]:
     """Run a command in an environment of its own, which is gone afterwards."""
-    variables = {"MILLRACE_ENV": ENVIRONMENT, "MILLRACE_TOPOLOGY": "tests/molecule/offline_source.yml"}
-
-    def in_it(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(
-            words, cwd=ROOT, env=os.environ | variables, text=True, capture_output=True, check=False
-        )
-        assert not check or result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
-        return result
-
+    in_it = person(MILLRACE_ENV=ENVIRONMENT, MILLRACE_TOPOLOGY="tests/molecule/offline_source.yml")
     in_it("make", "down")
     yield in_it
     in_it("make", "down")

@@ -17,7 +17,8 @@ from typing import Any
 import boto3
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.person import ROOT, Run
+
 TERRAFORM = ROOT / "terraform"
 MIRROR = "MILLRACE_TERRAFORM_MIRROR"
 REGION = "eu-central-1"
@@ -39,25 +40,6 @@ IMAGE = {
     "sriov": "simple",
     "creation_date": "2026-01-01T00:00:00.000Z",
 }
-
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def person(**variables: str) -> Run:
-    """Run commands at the root of the repository as a person does, who has these variables in the shell."""
-    # What other tests set up would be found first.
-    ours = ("MILLRACE_", "ANSIBLE_", "TF_")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | variables
-
-    def run(*words: str, check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(
-            words, cwd=ROOT, env=clean | more, text=True, capture_output=True, check=False
-        )
-        assert not check or result.returncode == 0, result.stdout + result.stderr
-        return result
-
-    return run
 
 
 def inventory(run: Run, name: str) -> dict[str, Any]:

@@ -15,19 +15,9 @@ import pytest
 import yaml
 
 from millrace.topology import Catalogue
+from tests.person import ROOT, Run, person
 
-from .conftest import (
-    MIRROR,
-    ROOT,
-    Platform,
-    Run,
-    Terraform,
-    account,
-    ec2_of,
-    inventory,
-    person,
-    provider_mirror,
-)
+from .conftest import MIRROR, Platform, Terraform, account, ec2_of, inventory, provider_mirror
 
 ENVIRONMENT = {
     "name": "test",

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import ROOT, Run, inventory, person
+from tests.person import ROOT, Run, person
+
+from .conftest import inventory
 
 TOPOLOGIES = sorted((ROOT / "topologies").glob("*.yml"))
 # What a path may hold, through shell, Terraform, Ansible, ssh and rsync; the same one for the run after one that was cut off.

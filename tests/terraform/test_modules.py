@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from .conftest import ROOT, TERRAFORM, Terraform
+from tests.person import ROOT
+
+from .conftest import TERRAFORM, Terraform
 
 MODULES = sorted(f"modules/{path.name}" for path in (TERRAFORM / "modules").iterdir())
 ENVIRONMENTS = sorted(f"environments/{path.name}" for path in (TERRAFORM / "environments").iterdir())

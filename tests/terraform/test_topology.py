@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Terraform
+from tests.person import ROOT
+
+from .conftest import Terraform
 
 CORPUS = sorted((ROOT / "tests" / "topologies").glob("*.yml"))
 

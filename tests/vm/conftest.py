@@ -17,10 +17,10 @@ import pytest
 
 from millrace import environment as environments
 from millrace import terraform
+from tests.person import ROOT
 from tests.platform.conftest import host_named, hosts
 from tests.terraform.conftest import (
     MIRROR,
-    ROOT,
     TERRAFORM,
     Platform,
     Terraform,
