@@ -32,11 +32,16 @@ from airflow.sdk import Param, dag, get_current_context, task
 def users_rollup() -> None:
     @task(multiple_outputs=False, execution_timeout=timedelta(minutes=30))
     def recompute() -> dict[str, Any]:
-        from millrace import audit
+        from airflow.sdk.exceptions import AirflowFailException
+
+        from millrace import audit, flow
         from millrace.airflow import rollup, windows
 
         run = get_current_context()["dag_run"]
-        start, end = windows.from_conf(run.conf) or windows.closed_hour(run.run_after, audit.GRACE)
+        try:
+            start, end = windows.from_conf(run.conf) or windows.closed_hour(run.run_after, audit.GRACE)
+        except flow.ConfError as error:  # which a second try does not mend
+            raise AirflowFailException(str(error)) from None
         rollup.submit(start, end)
         return {"start": start.isoformat(), "end": end.isoformat()}
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from millrace.errors import MillraceError
-from millrace.limits import DEFAULT_COUNT, RATE_LIMIT
+from millrace.limits import DEFAULT_COUNT, LONGEST_DEADLINE, RATE_LIMIT
 
 
 class _Cli(click.Group):
@@ -39,8 +39,9 @@ def main(ctx: click.Context, connections_file: Path | None, verbose: bool) -> No
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
-    for chatty in ("kafka", "cassandra", "faker", "kazoo"):
-        logging.getLogger(chatty).setLevel(logging.DEBUG if verbose else logging.ERROR)
+    # At DEBUG drivers tell what they send: people.
+    for driver in ("kafka", "cassandra", "faker", "kazoo"):
+        logging.getLogger(driver).setLevel(logging.INFO if verbose else logging.ERROR)
     ctx.obj = connections_file
 
 
@@ -239,7 +240,8 @@ def registry_register(ctx: click.Context, compatibility: str) -> None:
 @main.command()
 @click.option(
     "--batch-size",
-    type=click.IntRange(1),
+    # More is not read and acknowledged within the database's statement timeout and the unit's memory.
+    type=click.IntRange(1, 10_000),
     default=5000,
     show_default=True,
     help="Most users per transaction.",
@@ -308,7 +310,11 @@ def status(ctx: click.Context, batch_id: Any) -> None:
 @click.option("--count", default=DEFAULT_COUNT, show_default=True, help="How many users.")
 @click.option("--run-id", help="Names the run. Default: a new one.")
 @click.option(
-    "--deadline", default=180.0, show_default=True, help="Seconds until every user must be readable."
+    "--deadline",
+    type=click.FloatRange(0, LONGEST_DEADLINE, min_open=True),
+    default=180.0,
+    show_default=True,
+    help="Seconds until every user must be readable.",
 )
 @click.pass_context
 def verify(ctx: click.Context, count: int, run_id: str | None, deadline: float) -> None:

@@ -217,6 +217,15 @@ class Connections:
             raise ConnectionsError(
                 f"{self._path}, section `{name}`: unknown {', '.join(unknown)}; {RENDER_HINT}"
             )
+        # Text in the place of a number is what `-e name=value` of Ansible makes of it.
+        if wrong := [
+            key
+            for key in ("port", "rate_limit")
+            if type(values.get(key, 0)) is not int or values.get(key, 0) < 0
+        ]:
+            raise ConnectionsError(
+                f"{self._path}, section `{name}`: {', '.join(wrong)} must be a whole number, from 0; {RENDER_HINT}"
+            )
         try:
             return kind(**values)
         except TypeError as error:  # a required key is missing

@@ -73,6 +73,15 @@ def explain(
     if not lines:
         return ""
     keyspace = str(session.keyspace)
+    options = {
+        name: table.options for name, table in session.cluster.metadata.keyspaces[keyspace].tables.items()
+    }
+    expiring = [table for table in _TABLES if options[table]["default_time_to_live"]]
+    lines = [
+        f"Rows of {table} expire {options[table]['default_time_to_live']} s after they are written, which hides them, too. Those that"
+        f' are sent again stay after: cqlsh -e "ALTER TABLE {keyspace}.{table} WITH default_time_to_live = 0"'
+        for table in expiring
+    ] + lines
     wanted = {table: _key(table, user) for user in reversed(in_neither) for table in _TABLES}
     wanted |= {row.table: _key(row.table, row.user) for row in reversed(rows)}
     lines.append("On a Cassandra host, marked_deleted in what this prints is the deletion's time:")
@@ -88,7 +97,7 @@ def explain(
         " the row again:"
     )
     for table in wanted:
-        grace = session.cluster.metadata.keyspaces[keyspace].tables[table].options["gc_grace_seconds"]
+        grace = options[table]["gc_grace_seconds"]
         alter = f'  cqlsh -e "ALTER TABLE {keyspace}.{table} WITH gc_grace_seconds ='
         lines += [
             f"  nodetool repair -full {keyspace} {table}  # on one host",

@@ -16,7 +16,7 @@ _KAFKA_MURMUR_SEED: Final = 0x9747B28C
 
 
 class WireFormatError(ValueError):
-    """Bytes that are not in the Confluent wire format."""
+    """Bytes that are not in the Confluent wire format, or not an event of its schema. The text quotes none of them."""
 
 
 def encoder(schema: Mapping[str, Any], schema_id: int) -> Callable[[dict[str, Any]], bytes]:
@@ -56,15 +56,19 @@ def split(message: bytes) -> tuple[int, bytes]:
 
 
 def decode(body: bytes, writer: Mapping[str, Any], reader: Mapping[str, Any]) -> dict[str, Any]:
-    """Decode Avro bytes of the writer's schema into the reader's; raise ValueError on bytes left over."""
+    """Decode Avro bytes of the writer's schema into the reader's; raise WireFormatError where that can't be."""
     buffer = io.BytesIO(body)
-    event = fastavro.schemaless_reader(
-        buffer, fastavro.parse_schema(dict(writer)), fastavro.parse_schema(dict(reader))
-    )
+    try:
+        event = fastavro.schemaless_reader(
+            buffer, fastavro.parse_schema(dict(writer)), fastavro.parse_schema(dict(reader))
+        )
+    # What stands in bytes and schema of others: fastavro's errors have no class in common.
+    except Exception as error:  # noqa: BLE001
+        raise WireFormatError(f"not an event of its schema ({type(error).__name__})") from None
     if left := len(body) - buffer.tell():
-        raise ValueError(f"{left} bytes follow the event")
+        raise WireFormatError(f"{left} bytes follow the event")
     if not isinstance(event, dict):
-        raise TypeError("the schema is not a record's")
+        raise WireFormatError("the schema is not a record's")
     return event
 
 

@@ -5,6 +5,7 @@ DAG files import this at every parse: nothing heavy in here.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 # More than this in one request silently gives one user.
@@ -21,6 +22,8 @@ SEED: Final = r"^(?!.{18}$)[A-Za-z0-9._-]{0,63}[A-Za-z._-]$"
 # Seconds that a batch may take to each station.
 DEFAULT_DEADLINE: Final = 600.0
 LONGEST_DEADLINE: Final = 86_400.0
+# A window that a person names, for an audit or a rollup: more minutes than this are not looked through in a run's time.
+LONGEST_GIVEN_WINDOW: Final = timedelta(days=7)
 
 
 def most_users(rate_limit: int) -> int:

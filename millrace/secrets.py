@@ -56,7 +56,6 @@ SECRETS: dict[str, Callable[[], str]] = {
     "schema_registry_admin": _password,
     "schema_registry_relay": _password,
     "schema_registry_writer": _password,
-    "schema_registry_audit": _password,
     "spark_authenticate": _long_secret,
     "spark_ui": _password,
     "airflow_admin": _password,

@@ -138,20 +138,27 @@ def dead_letters(client: Any, start: Mapping[int, int] | None = None) -> list[De
 
     A record without a value marks the letter of its key as resolved.
     """
-    letters: dict[str, DeadLetter] = {}
+    letters: dict[Place, DeadLetter] = {}
+    marked: set[Place] = set()
     for record in records(client, start or {}, end_offsets(client, DEAD_LETTER_TOPIC), DEAD_LETTER_TOPIC):
-        key = record.key.decode() if record.key is not None else ""
-        if record.value is None:
-            if key in letters:
-                letters[key] = replace(letters[key], resolved=True)
-            continue
-        headers = {name: value.decode(errors="replace") for name, value in record.headers}
+        own = Place(DEAD_LETTER_TOPIC, record.partition, record.offset)
         try:
-            place = Place.parse(key)
-        except ValueError:
-            place = Place(DEAD_LETTER_TOPIC, record.partition, record.offset)
-        letters[key] = DeadLetter(
-            place, headers.get("reason", "unknown"), headers.get("error", ""), headers.get("schema_id")
+            place = Place.parse((record.key or b"").decode())
+        except ValueError:  # somebody else's, known by its own place
+            place = own
+        if record.value is None:
+            marked.add(place)
+            if place in letters:
+                letters[place] = replace(letters[place], resolved=True)
+            continue
+        headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+        letters[place] = DeadLetter(
+            place,
+            headers.get("reason") or "unknown",
+            headers.get("error", ""),
+            headers.get("schema_id"),
+            # The mark of such a one lies in another partition, and may be read before it.
+            resolved=place == own and own in marked,
         )
     return list(letters.values())
 
@@ -162,8 +169,12 @@ def user_ids(client: Any, places: Iterable[Place]) -> dict[Place, str | None]:
     for place in places:
         wanted[place.topic, place.partition].append(place)
     found: dict[Place, str | None] = {place: None for group in wanted.values() for place in group}
+    ends = {topic: end_offsets(client, topic) for topic in (TOPIC, DEAD_LETTER_TOPIC)}
     for (topic, partition), group in wanted.items():
         for place in group:
+            # A letter may be of a topic that was made anew since, or name what never was.
+            if not 0 <= place.offset < ends.get(topic, {}).get(partition, 0):
+                continue
             span = ({partition: place.offset}, {partition: place.offset + 1})
             for record in records(client, *span, topic=topic):
                 found[place] = user_id(record.key)
@@ -179,7 +190,15 @@ def user_id(key: bytes | None) -> str | None:
 
 
 def resolve_dead_letter(kafka: Kafka, place: Place) -> None:
-    """Mark a dead letter as resolved: audits no longer name it. Needs the right to write to the dead letters."""
+    """Mark a dead letter as resolved: audits no longer name it. Needs the right to write to the dead letters.
+
+    Raises TopicReadError where there is no such letter, or it is marked already.
+    """
+    with consumer(kafka) as client:
+        if not any(letter.place == place and not letter.resolved for letter in dead_letters(client)):
+            raise TopicReadError(
+                f"{place} is not a dead letter that is to be resolved: `millrace dead-letters list` names them"
+            )
     try:
         producer = KafkaProducer(**kafka_config(kafka), acks="all", allow_auto_create_topics=False)
         try:

@@ -6,6 +6,7 @@ anything is made, with one message per fault.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,8 +63,10 @@ class Catalogue:
         """Who may reach which port of a host, as the port table says.
 
         `hosts` gives every host's `address` and `services` by name. Each opening has a `name` (service/port), the `first`
-        and `last` port, and `sources`: the networks that it is open to. A host reaches itself without one.
+        and `last` port, and `sources`: the networks that it is open to. A host reaches itself without one. Raises
+        TopologyError for operator_cidrs that are not networks.
         """
+        operators = _networks(operator_cidrs)
         tables = {"host": self.host_ports} | {
             name: self.services[name]["ports"] for name in hosts[host]["services"]
         }
@@ -76,13 +79,30 @@ class Catalogue:
                     for name, other in sorted(hosts.items())
                     if name != host and ("all" in asked or asked & set(other["services"]))
                 ]
-                sources += operator_cidrs if "operator" in asked else []
+                sources += operators if "operator" in asked else []
                 if port["bind"] == "host" and sources:
                     last = port.get("last", port["port"])
                     found.append(
                         {"name": f"{owner}/{label}", "first": port["port"], "last": last, "sources": sources}
                     )
         return found
+
+
+def _networks(operator_cidrs: Sequence[str]) -> list[str]:
+    """Return the operators' networks; raises TopologyError naming one that is none."""
+    if isinstance(operator_cidrs, str):
+        raise TopologyError(f"operator_cidrs is a list of networks: write ['{operator_cidrs}']")
+    for cidr in operator_cidrs:
+        try:
+            network = ipaddress.ip_network(cidr, strict=False)
+        except ValueError:
+            raise TopologyError(f"operator_cidrs: {cidr!r} is not a network such as 203.0.113.0/24") from None
+        if ipaddress.ip_interface(cidr).ip != network.network_address:
+            raise TopologyError(
+                f"operator_cidrs: {cidr!r} is an address and a prefix; its network is {network},"
+                f" it alone {cidr.split('/')[0]}/{network.max_prefixlen}"
+            )
+    return [str(ipaddress.ip_network(cidr)) for cidr in operator_cidrs]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from millrace.limits import LONGEST_GIVEN_WINDOW
+
 KEYS: Final = ("start", "end")
 
 
@@ -26,6 +28,12 @@ def from_conf(conf: Mapping[str, Any] | None) -> tuple[datetime, datetime] | Non
     start, end = (_minute(key, given[key]) for key in KEYS)
     if start >= end:
         raise ConfError(f"conf: the window is empty, {start.isoformat()} is not before {end.isoformat()}")
+    if end - start > LONGEST_GIVEN_WINDOW:
+        raise ConfError(
+            f"conf: the window is longer than {LONGEST_GIVEN_WINDOW.days} days; take several runs"
+        )
+    if end > datetime.now(UTC):
+        raise ConfError(f"conf: the window ends in the future, at {end.isoformat()}")
     return start, end
 
 
@@ -40,10 +48,11 @@ def _minute(key: str, value: Any) -> datetime:
 
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        at = moment.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
         raise ConfError(f"conf.{key} must be a time in ISO 8601, is {value!r}") from None
     if moment.tzinfo is None:
         raise ConfError(f"conf.{key} {value!r} names no time zone: append Z for UTC")
     if moment.second or moment.microsecond:
         raise ConfError(f"conf.{key} {value!r} is not a whole minute")
-    return moment.astimezone(UTC)
+    return at

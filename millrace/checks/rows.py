@@ -20,7 +20,7 @@ from millrace import encoding, events, source, store, tables, topics
 from millrace.connections import Connections, cassandra_session
 from millrace.limits import DEFAULT_COUNT
 from millrace.postgresql import postgresql_session
-from millrace.registry import RegistryClient
+from millrace.registry import RegistryClient, SchemaNotFoundError
 from millrace.schemas import event_fields, users_created
 from millrace.users import User
 
@@ -253,9 +253,9 @@ def _compare_topic(
                 if schema_id not in schemas:
                     schemas[schema_id] = registry.schema(schema_id)
                 decoded = encoding.decode(body, schemas[schema_id], users_created())
-            except (ValueError, TypeError, EOFError, IndexError) as error:
+            except (encoding.WireFormatError, SchemaNotFoundError) as error:
                 if user_id in expected:
-                    station.different.append(f"{user_id}: not an event ({type(error).__name__})")
+                    station.different.append(f"{user_id}: {error}")
                 continue
             event = events.normal(decoded[name] for name in event_fields())
             if user_id is None or event[1] != batch_id:

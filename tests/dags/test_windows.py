@@ -35,6 +35,9 @@ def test_a_window(conf) -> None:
         ({"start": "2026-01-31T09:00", "end": "2026-01-31T10:00Z"}, "names no time zone"),
         ({"start": "2026-01-31T09:00:30Z", "end": "2026-01-31T10:00Z"}, "not a whole minute"),
         ({"start": "2026-01-31T10:00Z", "end": "2026-01-31T10:00Z"}, "the window is empty"),
+        ({"start": "2026-01-01T10:00Z", "end": "2026-01-31T10:00Z"}, "longer than 7 days"),
+        ({"start": "2999-01-31T09:00Z", "end": "2999-01-31T10:00Z"}, "ends in the future"),
+        ({"start": "0001-01-01T00:00+01:00", "end": "2026-01-31T10:00Z"}, "conf.start must be a time"),
     ],
 )
 def test_a_window_that_is_not_understood_is_refused(conf, reason: str) -> None:

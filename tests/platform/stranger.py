@@ -48,6 +48,15 @@ class Stranger:
         """Run a command there."""
         return _root("ip", "netns", "exec", self.name, *command)
 
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command there, and talk to it."""
+        return subprocess.Popen(
+            [*_sudo(), "ip", "netns", "exec", self.name, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
     def answers(self, targets: list[Target]) -> set[Target]:
         """Which of these (address, TCP port) say anything."""
         result = self.run(sys.executable, "-c", PROBE, json.dumps(targets))
@@ -85,6 +94,9 @@ def stranger() -> Iterator[Stranger]:
         _root("ip", "netns", "delete", name)
 
 
+def _sudo() -> list[str]:
+    return [] if os.geteuid() == 0 else ["sudo", "-n"]
+
+
 def _root(*command: str) -> subprocess.CompletedProcess[str]:
-    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    return subprocess.run([*sudo, *command], capture_output=True, text=True, check=False)
+    return subprocess.run([*_sudo(), *command], capture_output=True, text=True, check=False)

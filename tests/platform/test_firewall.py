@@ -20,6 +20,18 @@ from tests.platform.stranger import PROBE, Stranger, Target, answered, stranger
 
 CATALOGUE = Catalogue.load()
 SOUND = Path(__file__).resolve().parents[2] / "roles/firewall/files/sound.py"
+# Connects to ssh; sends each line that it is given, if there is something in it, and tells whether the server answers.
+TALK = """
+import socket, sys
+server = socket.create_connection((sys.argv[1], 22), 5)
+server.settimeout(3)
+for line in sys.stdin:
+    try:
+        server.sendall(line.strip().encode() and line.encode())
+        print("answered" if server.recv(1000) else "closed", flush=True)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
+"""
 # A network of examples, which nobody is in.
 NOBODY = "192.0.2.0/24"
 
@@ -85,6 +97,25 @@ def test_hosts_reach_each_other_as_the_table_says(host: Host) -> None:
     others = [target for target in targets() if target[0] != own]
     said = host.check_output("python3 -c %s %s", PROBE, json.dumps(others))
     assert answered(said) == admitted(f"{own}/32")
+
+
+def test_who_is_taken_out_of_the_table_is_cut_off(foreign: Stranger, host: Host) -> None:
+    """A connection that is open is one that its next packet has to be let in for."""
+    address = description(host)["address"]
+    host.check_output(f"nft insert rule inet millrace input ip saddr {foreign.address} tcp dport 22 accept")
+    try:
+        with foreign.start(sys.executable, "-c", TALK, address) as talk:
+            said = []
+            # Its greeting, and its answer to ours.
+            for line in ("", "SSH-2.0-somebody"):
+                if line:
+                    host.check_output("systemctl reload millrace-firewall")
+                print(line, file=talk.stdin, flush=True)
+                said.append(talk.stdout.readline().strip())  # type: ignore[union-attr]
+            talk.stdin.close()  # type: ignore[union-attr]
+    finally:
+        host.check_output("systemctl reload millrace-firewall")
+    assert said == ["answered", "TimeoutError"]
 
 
 def test_the_tables_of_others_stay(host: Host) -> None:

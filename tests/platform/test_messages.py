@@ -21,6 +21,9 @@ def test_bad_records_become_dead_letters_and_the_stream_goes_on(first_of: Any) -
     red = audit(control, batch_id)
     assert red.rc != 0
     assert all(f"dead letter {place} ({reason}" in red.stderr for reason, place in places.items())
+    refused = control.run("millrace dead-letters resolve users_created:0:1099511627777")
+    assert refused.rc != 0
+    assert "is not a dead letter that is to be resolved" in refused.stderr
     for place in places.values():
         control.check_output(f"millrace dead-letters resolve {place}")
     assert control.check_output("millrace dead-letters list") == ""

@@ -83,6 +83,13 @@ def test_a_section_is_missing_or_wrong(write, sections: dict, reason: str) -> No
     assert "very-secret" not in str(error.value)
 
 
+@pytest.mark.parametrize("wrong", ["0", -1, 1.5, True, None])
+def test_a_limit_that_is_no_number_is_told(write, wrong: object) -> None:
+    path = write({"source": {"url": "http://nobody.invalid/", "name": "mine", "rate_limit": wrong}})
+    with pytest.raises(ConnectionsError, match="rate_limit must be a whole number"):
+        _ = connections.load(path).source
+
+
 def test_no_password_is_printed(write) -> None:
     sections = {
         "kafka": KAFKA,

@@ -118,6 +118,15 @@ def test_a_link_in_a_service_s_folder_leads_root_nowhere(places: tuple[Path, Pat
     assert after == before
 
 
+def test_a_file_of_a_service_s_user_may_hold_anything(places: tuple[Path, Path]) -> None:
+    own, _ = places
+    for bytes_there in (r"\377", r"written\r"):
+        subprocess.run(as_user("nobody", "sh", "-c", f"printf '{bytes_there}' >$0", own / "file"), check=True)
+        assert as_root(MODULE_WRITES, own / "file") == ""
+        assert (own / "file").read_bytes() == b"written"
+        subprocess.run(as_user("root", "rm", own / "file"), check=True)
+
+
 def test_a_link_is_followed_where_root_alone_could_put_it(places: tuple[Path, Path]) -> None:
     own, secrets = places
     subprocess.run(as_user("root", "ln", "-s", own, secrets / "link"), check=True)

@@ -73,3 +73,18 @@ def test_a_port_is_open_to_the_hosts_of_its_from_and_to_operators() -> None:
         {"name": "server/data", "first": 7100, "last": 7109, "sources": ["10.0.0.2/32"]},
         {"name": "server/page", "first": 8080, "last": 8080, "sources": ["192.0.2.0/24"]},
     ]
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "reason"),
+    [
+        ("192.0.2.0/24", "a list of networks"),
+        (["192.0.2.7/24"], r"its network is 192\.0\.2\.0/24, it alone 192\.0\.2\.7/32"),
+        (["2001:db8::7/64"], "its network is 2001:db8::/64"),
+        (["here"], "'here' is not a network"),
+        ([""], "'' is not a network"),
+    ],
+)
+def test_operators_are_networks(cidrs: list[str], reason: str) -> None:
+    with pytest.raises(topologies.TopologyError, match=reason):
+        topologies.Catalogue.load().openings("host", {"host": {"address": "10.0.0.1", "services": []}}, cidrs)

@@ -133,6 +133,25 @@ def test_bytes_after_an_event_are_refused(document: dict, rest: bytes) -> None:
         encoding.decode(message[5:] + rest, users_created(), users_created())
 
 
+OTHERS = [
+    {"type": "string"},
+    {"type": "enum", "name": "Colour", "symbols": ["RED"]},
+    {"type": "record", "name": "Other", "fields": [{"name": "a", "type": "string"}]},
+    {"type": "nothing of Avro"},
+]
+
+
+@pytest.mark.parametrize("writer", OTHERS, ids=lambda schema: schema["type"])
+@given(body=st.binary(max_size=40))
+def test_what_another_producer_wrote_is_no_event(writer: dict, body: bytes) -> None:
+    """Whatever its schema: one error, which quotes none of it."""
+    for schema in (writer, users_created()):
+        with pytest.raises(encoding.WireFormatError) as told:
+            encoding.decode(body, schema, users_created())
+        assert told.value.__cause__ is None
+        assert told.value.__suppress_context__ or told.value.__context__ is None
+
+
 def without(path: str):
     def remove(document: dict) -> None:
         *parents, last = path.split(".")

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+# Characters of a file that are read; none that is installed has as many.
+LARGEST = 1 << 24
+
 DOCUMENTATION = """
 module: managed_files
 short_description: Own a set of folders and files
@@ -198,10 +201,11 @@ def content(parent: int, name: str, entry: dict) -> tuple[str | None, bool]:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             return None, False
         raise
-    with os.fdopen(descriptor) as handle:
+    # Its owner may have put anything there, of any size.
+    with os.fdopen(descriptor, encoding="utf-8", errors="replace", newline="") as handle:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None, False
-        return handle.read(), same_rights(descriptor, entry)
+        return handle.read(LARGEST), same_rights(descriptor, entry)
 
 
 def replace(parent: int, path: Path, entry: dict) -> None:
@@ -210,7 +214,7 @@ def replace(parent: int, path: Path, entry: dict) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new, dir_fd=parent)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=parent)
-    with os.fdopen(descriptor, "w") as handle:
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as handle:
         handle.write(entry["content"])
         handle.flush()
         set_rights(descriptor, entry)

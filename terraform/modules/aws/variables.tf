@@ -39,8 +39,8 @@ variable "operator_cidrs" {
     error_message = "operator_cidrs: name at least one range, or nobody can reach the hosts."
   }
   validation {
-    condition     = alltrue([for cidr in var.operator_cidrs : can(cidrnetmask(cidr))])
-    error_message = "operator_cidrs: each must be an IPv4 range such as 203.0.113.7/32."
+    condition     = alltrue([for cidr in var.operator_cidrs : try(cidrsubnet(cidr, 0, 0) == cidr && cidrnetmask(cidr) != "", false)])
+    error_message = "operator_cidrs: each must be an IPv4 range such as 203.0.113.7/32 or 203.0.113.0/24, without bits of an address in it behind the prefix."
   }
   validation {
     condition     = alltrue([for cidr in var.operator_cidrs : try(tonumber(split("/", cidr)[1]) >= 8, true)])

@@ -1,4 +1,7 @@
-"""Sends records that can't become users, one of each kind; prints the place of each as JSON {reason: place}."""
+"""Sends records that can't become users, one of each kind, and dead letters that are not the flow's.
+
+Prints the place of each as JSON {reason: place}, as the dead letters have it.
+"""
 
 import json
 import sys
@@ -9,7 +12,7 @@ from kafka import KafkaProducer
 from millrace import connections
 from millrace.encoding import encoder
 from millrace.registry import RegistryClient
-from millrace.schemas import SUBJECT, TOPIC, users_created, users_created_text
+from millrace.schemas import DEAD_LETTER_TOPIC, SUBJECT, TOPIC, users_created, users_created_text
 
 UNKNOWN_ID = 999_999
 
@@ -35,7 +38,12 @@ sent = {
     reason: producer.send(TOPIC, key=str(uuid.uuid4()).encode(), value=value).get(timeout=30)
     for reason, value in bad.items()
 }
-producer.close()
-json.dump(
-    {reason: f"{place.topic}:{place.partition}:{place.offset}" for reason, place in sent.items()}, sys.stdout
+# Of nobody that the flow knows, and of a record that is not there (any more): the topic was made anew.
+sent["unknown"] = producer.send(DEAD_LETTER_TOPIC, key=b"\xff", value=b"x", headers=[("reason", None)]).get(
+    timeout=30
 )
+gone = f"{TOPIC}:0:{2**40}"
+producer.send(DEAD_LETTER_TOPIC, key=gone.encode(), value=b"x", headers=[("reason", b"gone")]).get(timeout=30)
+producer.close()
+places = {reason: f"{place.topic}:{place.partition}:{place.offset}" for reason, place in sent.items()}
+json.dump(places | {"gone": gone}, sys.stdout)

@@ -66,6 +66,14 @@ run "operator_without_prefix" {
   expect_failures = [var.operator_cidrs]
 }
 
+run "operator_with_an_address_and_a_prefix" {
+  command = plan
+  variables {
+    operator_cidrs = ["203.0.113.7/24"]
+  }
+  expect_failures = [var.operator_cidrs]
+}
+
 run "the_world_as_operator" {
   command = plan
   variables {
