@@ -1,4 +1,4 @@
-"""A row that a deletion from the future hides: named, and mended by the commands that are printed."""
+"""Rows that somebody deleted or changed by hand: named, and mended by the commands that are printed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.operations.conftest import completed, play
 from tests.platform.conftest import host_named, members
 from tests.platform.test_flow import audit, stored, wait_until_readable
 
@@ -43,3 +44,49 @@ def test_a_row_that_a_deletion_hides_is_named_and_mended_as_it_says() -> None:
             host_named(name).check_output(command)
     control.check_output(again)
     wait_until_readable(control, batch_id, 120)
+
+
+def mending(told: str) -> list[str]:
+    """The commands of `millrace` that a message prints."""
+    return [line.strip() for line in told.splitlines() if line.startswith("  millrace ")]
+
+
+def test_a_row_that_somebody_changed_is_named_and_mended_as_it_says() -> None:
+    control, node = (host_named(members(service)[0]) for service in ("relay", "cassandra"))
+    batch_id = stored(control, 10)
+    wait_until_readable(control, batch_id, 120)
+    query = f"SELECT user_id FROM millrace.users WHERE batch_id = '{batch_id}' ORDER BY position LIMIT 1"  # noqa: S608
+    user_id = control.check_output("psql -d millrace -tAc %s", query)
+    node.check_output(
+        f"cqlsh -e \"CONSISTENCY QUORUM; UPDATE millrace.users_by_id SET email = 'x' WHERE user_id = {user_id}\""  # noqa: S608
+    )
+    told = audit(control, batch_id).stderr
+    assert f"{user_id} differs in users_by_id: email" in told
+    [again] = mending(told)
+    control.check_output(again)
+    deadline = time.monotonic() + 120
+    while audit(control, batch_id).rc:
+        assert time.monotonic() < deadline
+        time.sleep(2)
+
+
+def test_a_country_that_was_deleted_is_named_and_listed_again_as_it_says() -> None:
+    """Its users are where they were, and the rollup would count none of them."""
+    control, node = (host_named(members(service)[0]) for service in ("relay", "cassandra"))
+    batch_id = stored(control, 10)
+    wait_until_readable(control, batch_id, 120)
+    query = f"SELECT country FROM millrace.users WHERE batch_id = '{batch_id}' ORDER BY position LIMIT 1"  # noqa: S608
+    country = control.check_output("psql -d millrace -tAc %s", query).replace("'", "''")
+    node.check_output(
+        f"cqlsh -e \"CONSISTENCY QUORUM; DELETE FROM millrace.countries WHERE country = '{country}'\""  # noqa: S608
+    )
+    told = audit(control, batch_id).stderr
+    assert "'s country is not in countries" in told
+    assert "ansible-playbook ansible/restart.yml -e service=users_stream" in told
+    completed(play("ansible/restart.yml", variables={"service": "users_stream"}))
+    [again] = mending(told)
+    control.check_output(again)
+    deadline = time.monotonic() + 180
+    while audit(control, batch_id).rc:
+        assert time.monotonic() < deadline
+        time.sleep(2)
