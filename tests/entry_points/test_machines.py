@@ -18,7 +18,9 @@ Run = Callable[..., str]
 def run(tmp_path: Path) -> Run:
     """Run a script on a machine with these programs (name=lines of bash); return what it says and its exit status."""
 
-    def with_programs(*command: str, terminal: bool = False, **programs: str) -> str:
+    def with_programs(
+        *command: str, terminal: bool = False, variables: dict[str, str] | None = None, **programs: str
+    ) -> str:
         folder = tmp_path / "bin"
         folder.mkdir(exist_ok=True)
         for name, lines in programs.items():
@@ -29,7 +31,7 @@ def run(tmp_path: Path) -> Run:
         result = subprocess.run(
             ["script", "-qec", words, "/dev/null"] if terminal else ["bash", "-c", words],
             cwd=ROOT,
-            env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"},
+            env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"} | (variables or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -64,3 +66,11 @@ def test_sudo_without_a_terminal(run: Run) -> None:
 def test_a_person_without_rights(run: Run) -> None:
     said = run("scripts/as-root", "echo", "as root", terminal=True, id=USER, sudo="exit 1")
     assert "sudo does not give them to person" in said, said
+
+
+def test_a_persons_own_vagrantfile(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "Vagrantfile").write_text(
+        'Vagrant.configure("2") { |config| config.ssh.username = "person" }\n'
+    )
+    said = run("vagrant", "status", variables={"VAGRANT_HOME": str(tmp_path)})
+    assert f"{tmp_path}/Vagrantfile is for other hosts" in said, said
