@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -74,3 +75,102 @@ def test_a_persons_own_vagrantfile(run: Run, tmp_path: Path) -> None:
     )
     said = run("vagrant", "status", variables={"VAGRANT_HOME": str(tmp_path)})
     assert f"{tmp_path}/Vagrantfile is for other hosts" in said, said
+
+
+# Less what does not matter here. Docker's and ufw's as iptables-nft makes them, in one table.
+RULESETS = {
+    "LXC's own": """table inet lxc {
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		iifname "lxcbr0" accept
+	}
+}
+""",
+    "Docker": """# Warning: table ip filter is managed by iptables-nft, do not touch!
+table ip filter {
+	chain DOCKER-USER {
+		counter packets 0 bytes 0 return
+	}
+
+	chain FORWARD {
+		type filter hook forward priority filter; policy drop;
+		counter packets 0 bytes 0 jump DOCKER-USER
+		oifname "docker0" ct state established,related counter packets 0 bytes 0 accept
+	}
+}
+""",
+    "ufw": """table ip filter {
+	chain INPUT {
+		type filter hook input priority filter; policy drop;
+		counter packets 9 bytes 9 jump ufw-user-input
+	}
+
+	chain FORWARD {
+		type filter hook forward priority filter; policy drop;
+		counter packets 9 bytes 9 jump ufw-user-forward
+	}
+
+	chain ufw-user-input {
+		ip protocol tcp tcp dport 22 counter packets 0 bytes 0 accept
+	}
+
+	chain ufw-user-forward {
+	}
+}
+""",
+    "firewalld": """table inet firewalld {
+	chain filter_INPUT {
+		type filter hook input priority filter + 10; policy accept;
+		ct state { established, related } accept
+		jump filter_INPUT_ZONES
+		reject with icmpx admin-prohibited
+	}
+
+	chain filter_INPUT_ZONES {
+		goto filter_IN_public
+	}
+
+	chain filter_IN_public {
+		tcp dport 22 accept
+	}
+}
+""",
+    "a person's own": """table inet filter {
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		ct state established,related accept
+		counter packets 0 bytes 0 drop
+	}
+}
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("ruleset", "opened_at", "fix"),
+    [
+        ("Docker", ["DOCKER-USER"], "iptables -I DOCKER-USER -i lxcbr0 -j ACCEPT"),
+        ("ufw", ["ufw-user-input", "ufw-user-forward"], "ufw allow in on lxcbr0"),
+        ("firewalld", ["filter_INPUT_ZONES"], "firewall-cmd --permanent --zone=trusted"),
+        ("a person's own", ["forward"], "nft insert rule inet filter forward iifname lxcbr0 accept"),
+    ],
+)
+def test_another_firewall_that_closes_the_hosts_off(
+    run: Run, ruleset: str, opened_at: list[str], fix: str
+) -> None:
+    machine = {
+        "ip": "echo '2: lxcbr0 inet 10.0.3.1/24 '",
+        "dpkg-query": "echo -n installed",
+        "tee": "cat >/dev/null",
+    }
+
+    def up(rules: str) -> str:
+        return run("scripts/lxc-network", "up", nft=f"cat <<'RULES'\n{rules}RULES", **machine)
+
+    closed = RULESETS["LXC's own"] + RULESETS[ruleset]
+    said = up(closed)
+    assert " to LXC hosts" in said and f"as root: {fix}" in said, said
+    for chain in opened_at:
+        head = rf"(chain {chain} {{\n(?:\t\ttype .*\n)?)"
+        closed = re.sub(head, r'\1\t\tiifname "lxcbr0" counter packets 0 bytes 0 accept\n', closed)
+    assert up(closed) == "exit status 0"
