@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,3 +175,117 @@ def test_another_firewall_that_closes_the_hosts_off(
         head = rf"(chain {chain} {{\n(?:\t\ttype .*\n)?)"
         closed = re.sub(head, r'\1\t\tiifname "lxcbr0" counter packets 0 bytes 0 accept\n', closed)
     assert up(closed) == "exit status 0"
+
+
+DEBIAN = """Types: deb deb-src
+URIs: http://mirror.example/debian
+# As the installer has it.
+Suites: bookworm bookworm-updates trixie
+Components: main
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ mDMEYCQjIxYJKwYBBAHaRw8BAQdA
+ -----END PGP PUBLIC KEY BLOCK-----
+
+Types: deb
+URIs: file:/srv/debian
+Suites: bookworm
+Components: main
+
+Enabled: no
+Types: deb
+URIs: http://another.example/debian
+Suites: bookworm
+Components: main
+"""
+THIRD_PARTIES = """deb [arch=amd64 signed-by=KEYS/docker.asc] https://docker.example/linux/debian bookworm stable
+deb https://editor.example/repos/code stable main
+deb cdrom:[Debian GNU/Linux 12.0.0 _Bookworm_ - Official amd64 NETINST]/ bookworm main
+deb http://127.0.0.1:3142/debian bookworm main
+deb-src https://person:secret@own.example/debian bookworm main
+"""
+
+
+@pytest.fixture
+def apt(tmp_path: Path) -> Callable[..., tuple[dict[str, str], str]]:
+    """What hosts get of an apt that has these files in /etc/apt: those by path, and what is said to be left out."""
+
+    def for_hosts(files: dict[str, str]) -> tuple[dict[str, str], str]:
+        for name, text in files.items():
+            path = tmp_path / "etc/apt" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text.replace("KEYS", f"{tmp_path}/etc/apt/keyrings"))
+        (tmp_path / "apt.conf").write_text(f'Dir "{tmp_path}/";\n')
+        folder = tmp_path / "for hosts"
+        left_out = subprocess.check_output(
+            [sys.executable, "-I", "scripts/apt_settings.py", str(folder)],
+            cwd=ROOT,
+            env=os.environ | {"APT_CONFIG": str(tmp_path / "apt.conf")},
+            text=True,
+        )
+        written = {
+            str(path.relative_to(folder)): path.read_text()
+            for path in folder.rglob("*")
+            if path.is_file() and "ca-certificates" not in path.parts
+        }
+        return {name.removeprefix(str(tmp_path)[1:] + "/"): text for name, text in written.items()}, left_out
+
+    return for_hosts
+
+
+def test_hosts_get_debians_sources_alone(apt) -> None:
+    files, left_out = apt(
+        {
+            "sources.list.d/debian.sources": DEBIAN,
+            "sources.list": THIRD_PARTIES,
+            "sources.list.d/old.list.disabled": "deb http://old.example/debian bookworm main\n",
+            "keyrings/docker.asc": "Docker's",
+            "trusted.gpg.d/editor.asc": "the editor's",
+            "preferences.d/pin": "Package: *\nPin: release n=trixie\nPin-Priority: 900\n",
+            "apt.conf.d/50hooks": 'DPkg::Post-Invoke { "/usr/bin/of-this-machine"; };\n',
+            "auth.conf.d/own.conf": "machine docker.example login person password secret\n",
+        }
+    )
+    assert list(files) == ["etc/apt/sources.list.d/debian.sources"], files
+    (text,) = files.values()
+    assert "types: deb\nuris: http://mirror.example/debian\nsuites: bookworm bookworm-updates\n" in text
+    assert "\n .\n mDMEYCQjIxYJKwYBBAHaRw8BAQdA\n" in text
+    assert text.count("uris") == 1
+    assert [line.split()[1] for line in left_out.splitlines()] == [
+        "https://docker.example/linux/debian",
+        "https://editor.example/repos/code",
+        "cdrom:[Debian",
+        "http://127.0.0.1:3142/debian",
+        "file:/srv/debian",
+    ]
+
+
+def test_hosts_get_the_way_to_a_mirror(apt) -> None:
+    """Its key, its login, and proxies that they reach."""
+    files, left_out = apt(
+        {
+            "sources.list": "deb [arch=amd64,arm64 signed-by=KEYS/own.asc] https://mirror.example:8443/debian bookworm main # own\n"
+            "deb mirror+file:KEYS/mirrors bookworm-security main\n",
+            "keyrings/own.asc": "the mirror's",
+            "keyrings/mirrors": "http://listed.example/debian\n",
+            "trusted.gpg.d/own.asc": "trusted everywhere",
+            "auth.conf": "machine mirror.example login a password b\nmachine other.example login c password d\n",
+            "auth.conf.d/listed.conf": "machine http://listed.example/debian\nlogin e\npassword f\n",
+            "apt.conf": 'Acquire::https::Proxy "http://proxy.example:3128";\n',
+            "apt.conf.d/01cache": 'Acquire::http { Proxy "http://a:b@localhost:3142"; Proxy-Auto-Detect "/usr/bin/find"; };\n',
+        }
+    )
+    text = files.pop("etc/apt/sources.list.d/debian.sources")
+    assert "architectures: amd64 arm64\n" in text
+    assert files == {
+        "etc/apt/keyrings/own.asc": "the mirror's",
+        "etc/apt/keyrings/mirrors": "http://listed.example/debian\n",
+        "etc/apt/trusted.gpg.d/own.asc": "trusted everywhere",
+        "etc/apt/auth.conf.d/debian.conf": "machine mirror.example login a password b\n"
+        "machine http://listed.example/debian\nlogin e\npassword f\n",
+        "etc/apt/apt.conf.d/90archives": 'Acquire::https::Proxy "http://proxy.example:3128";\n',
+    }
+    assert left_out == (
+        "Acquire::http::Proxy http://localhost:3142\nAcquire::http::Proxy-Auto-Detect /usr/bin/find\n"
+    )
