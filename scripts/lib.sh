@@ -27,7 +27,7 @@ inherited() {
     MILLRACE_* | ONLY | ROUNDS | FRESH | PATIENCE | PYTHONUNBUFFERED) ;;
     # The way to the registries.
     [Hh][Tt][Tt][Pp]_[Pp][Rr][Oo][Xx][Yy] | [Hh][Tt][Tt][Pp][Ss]_[Pp][Rr][Oo][Xx][Yy] | [Aa][Ll][Ll]_[Pp][Rr][Oo][Xx][Yy] | [Nn][Oo]_[Pp][Rr][Oo][Xx][Yy]) ;;
-    SSL_CERT_FILE | SSL_CERT_DIR | REQUESTS_CA_BUNDLE | CURL_CA_BUNDLE | AWS_CA_BUNDLE) ;;
+    SSL_CERT_FILE | SSL_CERT_DIR | SSL_CLIENT_CERT | REQUESTS_CA_BUNDLE | CURL_CA_BUNDLE | AWS_CA_BUNDLE) ;;
     PIP_INDEX_URL | PIP_EXTRA_INDEX_URL | PIP_FIND_LINKS | PIP_NO_INDEX | PIP_TRUSTED_HOST | PIP_CERT | PIP_CLIENT_CERT | PIP_PROXY) ;;
     PIP_TIMEOUT | PIP_DEFAULT_TIMEOUT | PIP_RETRIES | PIP_CACHE_DIR | PIP_KEYRING_PROVIDER | PIP_CONFIG_FILE) ;;
     PIP_DISABLE_PIP_VERSION_CHECK) ;;
@@ -82,15 +82,20 @@ package_settings() {
   exports=$("${1:-$ROOT/.venv/bin/python}" "$ROOT/scripts/package_settings.py") && eval "$exports"
 }
 
+# Whether sudo can ask for a password: at the terminal itself, whatever this script reads from (Vagrant gives its scripts a pipe).
+can_ask() { [ -n "${SUDO_ASKPASS:-}" ] || { : </dev/tty; } 2>/dev/null; }
+
 as_root() {
   if [ "$(id -u)" = 0 ]; then
     "$@"
   elif ! command -v sudo >/dev/null; then
     fault "'$1' needs root's rights, and there is no sudo" "run this as root, or install sudo for $(id -un)"
-  elif sudo -n true 2>/dev/null || { [ -t 0 ] && sudo -v; }; then
+  elif sudo -n true 2>/dev/null || { can_ask && sudo -v; }; then
     sudo -E "$@"
-  else
+  elif can_ask; then
     fault "'$1' needs root's rights, and sudo does not give them to $(id -un)" "run this as root, or as a user with sudo"
+  else
+    fault "'$1' needs root's rights, and sudo has no terminal to ask $(id -un) for a password" "run this in a terminal, or as root"
   fi
 }
 

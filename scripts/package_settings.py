@@ -1,7 +1,8 @@
 """Prints a shell's exports: the way to the package registries that pip and uv are set to here, and nothing else of their settings.
 
 A person's files and variables may also say where packages go and which are taken (user, target, system, constraints). That is not
-for the environments that are made here, so pip and uv read these exports alone. A mirror that only one of the two knows serves both.
+for the environments that are made here, so pip and uv read these exports alone. A mirror, proxy or certificate that only one of the
+two knows serves both.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ PIP = [
     "retries",
     "cache-dir",
 ]
+PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
 
 
 def pip_settings() -> dict[str, str]:
@@ -82,9 +84,7 @@ def text(value: object) -> str:
 def main() -> None:
     """Print the exports."""
     pip = {name: value for name, value in pip_settings().items() if name in PIP and value}
-    own = {
-        name: value for name, value in os.environ.items() if name.startswith(("UV_", "SSL_CERT_")) and value
-    }
+    own = {name: value for name, value in os.environ.items() if name.startswith(("UV_", "SSL_C")) and value}
     uv = uv_settings() | own
     # uv has no list of packages in folders that goes without saying where else they are.
     offline = pip.get("no-index", "").lower() in ("1", "true", "yes", "on")
@@ -97,9 +97,17 @@ def main() -> None:
             "UV_NO_INDEX": "true" if offline else "",
             "UV_FIND_LINKS": pip.get("find-links", "").replace(" ", ",") if offline else "",
         }
+    # uv has no setting for a proxy: it knows the variables alone.
+    if (proxy := pip.get("proxy")) and not PROXIES & {
+        name.lower() for name, value in os.environ.items() if value
+    }:
+        uv |= {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy}
     authorities = uv.get("SSL_CERT_FILE") or pip.get("cert") or os.environ.get("REQUESTS_CA_BUNDLE", "")
     uv.setdefault("SSL_CERT_FILE", authorities)
     pip.setdefault("cert", authorities)
+    login = uv.get("SSL_CLIENT_CERT") or pip.get("client-cert", "")
+    uv.setdefault("SSL_CLIENT_CERT", login)
+    pip.setdefault("client-cert", login)
     if "UV_DEFAULT_INDEX" in uv:
         pip.setdefault("index-url", uv["UV_DEFAULT_INDEX"])
     pip_variables = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in pip.items()}

@@ -242,6 +242,9 @@ def test_links_that_are_files_are_refused(clone: Clone) -> None:
     link.symlink_to(target)
 
 
+PROXIES = [case(f"{kind}_proxy") for kind in ("http", "https", "all") for case in (str.lower, str.upper)]
+
+
 def exports(clone: Clone, **variables: str) -> dict[str, str]:
     """What pip and uv are told of the way to packages."""
     text = clone.run(".venv/bin/python", "scripts/package_settings.py", **variables).stdout
@@ -265,6 +268,14 @@ def test_a_mirror_is_inherited(clone: Clone, tmp_path: Path) -> None:
     assert found["PIP_EXTRA_INDEX_URL"] == found["UV_INDEX"] == another
     assert found["PIP_CERT"] == found["SSL_CERT_FILE"] == "/ca.pem"
     assert "PIP_TARGET" not in found
+
+    proxy, another_proxy = "http://proxy.example:3128", "http://another.example:3128"
+    pip.write_text(f"[global]\nproxy = {proxy}\nclient-cert = /login.pem\n")
+    direct = nothing | dict.fromkeys(PROXIES, "")
+    found = exports(clone, **direct)
+    assert found["PIP_PROXY"] == found["HTTP_PROXY"] == found["HTTPS_PROXY"] == proxy
+    assert found["PIP_CLIENT_CERT"] == found["SSL_CLIENT_CERT"] == "/login.pem"
+    assert "HTTP_PROXY" not in exports(clone, **(direct | {"https_proxy": another_proxy}))
 
     pip.unlink()
     uv.write_text(f'[[index]]\nname = "own"\nurl = "{url}"\ndefault = true\n[pip]\ntarget = "/x"\n')
