@@ -82,6 +82,16 @@ def test_nothing_ignores_errors() -> None:
     assert wrong == []
 
 
+def test_modules_make_files_for_others() -> None:
+    """Root's own umask may be 077 on a host, and services run as other users."""
+    wrong = [
+        path.name
+        for path in (ROOT / "ansible/plugins/modules").glob("*.py")
+        if re.search(r"mkdir\(|write_text\(|os\.open\(", text_of(path)) and "os.umask(0o022)" not in text_of(path)
+    ]
+    assert wrong == []
+
+
 def test_rsync_takes_the_way_of_the_other_tasks() -> None:
     """Without these it reads a person's own settings of ssh, and takes any host's key."""
     for path in tracked():
