@@ -191,6 +191,34 @@ def test_a_playbook_without_a_host_is_an_error(clone: Clone, environment: str, t
     assert f"and not {tmp_path}/ansible.cfg" in said
 
 
+def test_a_playbook_without_a_task_is_an_error(clone: Clone, environment: str) -> None:
+    """What names no part of it, or would only pretend to look, looks at nothing and ends green."""
+
+    def play(*arguments: str) -> str:
+        words = ("scripts/run", "ansible-playbook", *arguments, "--list-hosts")
+        done = clone.run(*words, check=False, MILLRACE_ENV=environment)
+        return done.stdout + done.stderr if done.returncode else ""
+
+    for asked in (["--tags", "kafak"], ["--tags", "kafka,kafak"], ["--skip-tags", "all"]):
+        assert "Nothing here has the tag" in play("site.yml", *asked)
+    for asked in (["--check"], ["--tags", "kafka"], ["--skip-tags", "kafka"]):
+        assert "would look at nothing" in play("ansible/verify.yml", *asked)
+    said = play("ansible/restart.yml", "-e", "service=kafka", "-l", f"{environment}-control")
+    assert "This is for kafka" in said
+    for asked in (["--tags", "always"], ["--tags", "firewall,users_stream", "--check"], ["--skip-tags", "java"]):
+        assert play("site.yml", *asked) == ""
+    assert play("ansible/restart.yml", "-e", "service=kafka", "-l", f"{environment}-data1") == ""
+
+
+MAKES_BELIEVE = (["-i", "status"], ["-t", "status"], ["-e", "status"], ["-ki", "verify"], ["status", "HOSTS=terrafrom"])
+
+
+@pytest.mark.parametrize("words", MAKES_BELIEVE, ids=" ".join)
+def test_make_does_what_it_is_asked(clone: Clone, words: list[str]) -> None:
+    assert "fix: " in clone.refused("make", *words)
+    assert clone.run("make", "--no-print-directory", "-kj4", "NAME=tie", "help").stdout
+
+
 def test_what_hosts_install_is_found_at_any_path(clone: Clone, environment: str) -> None:
     said = clone.run(
         "scripts/run",

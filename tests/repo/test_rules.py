@@ -73,6 +73,18 @@ def test_import_role_names_its_tasks_without_yml() -> None:
     assert wrong == []
 
 
+def test_a_tag_is_one_of_site_yml() -> None:
+    """It refuses any other."""
+    tags = re.compile(r"^ *tags: \[?([^\]\n]+)", re.MULTILINE)
+
+    def used(path: Path) -> set[str]:
+        return {tag for listed in tags.findall(text_of(path)) for tag in listed.split(", ")}
+
+    site = ROOT / "site.yml"
+    wrong = [path for path in (ROOT / "roles").glob("*/tasks/*.yml") if used(path) - used(site)]
+    assert wrong == []
+
+
 def test_nothing_ignores_errors() -> None:
     wrong = [
         path
