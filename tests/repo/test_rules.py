@@ -99,7 +99,8 @@ def test_modules_make_files_for_others() -> None:
     wrong = [
         path.name
         for path in (ROOT / "ansible/plugins/modules").glob("*.py")
-        if re.search(r"mkdir\(|write_text\(|os\.open\(", text_of(path)) and "os.umask(0o022)" not in text_of(path)
+        if re.search(r"mkdir\(|write_text\(|os\.open\(", text_of(path))
+        and "os.umask(0o022)" not in text_of(path)
     ]
     assert wrong == []
 
