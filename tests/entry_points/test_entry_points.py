@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shlex
 import shutil
@@ -119,7 +120,6 @@ SHELL_STATE = {
     "another environment": {"VIRTUAL_ENV": "/nonexistent", "CONDA_PREFIX": "/nonexistent"},
     "names that make knows": {"HOSTS": "laptop", "NAME": "laptop", "MAKEFLAGS": "-j4"},
     "temporary files": {"TMPDIR": "/nonexistent/t m p"},
-    "an empty home": {"HOME": ""},
     "no terminal, no language": {"TERM": "", "LANG": ""},
 }
 
@@ -140,6 +140,11 @@ def test_nothing_depends_on_the_process(clone: Clone, state: str) -> None:
     assert said == f"{clone.root} 0o22 True\n"
     state += f"; cd {shlex.quote(str(clone.root / 'scripts'))}"
     clone.run("bash", "setup", shell=state, FOO="1")
+
+
+def test_an_empty_home_is_none(clone: Clone) -> None:
+    said = clone.run("scripts/run", "sh", "-c", 'echo "$CACHE"', HOME="", XDG_CACHE_HOME="").stdout
+    assert said == f"{pwd.getpwuid(os.getuid()).pw_dir}/.cache/millrace\n"
 
 
 def test_a_command_of_the_clone_s_python_is_as_one_of_make(clone: Clone, tmp_path: Path) -> None:
