@@ -8,10 +8,18 @@ SHELL := /bin/bash
 export LC_ALL := C.UTF-8
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-RUN := scripts/run
+override RUN := scripts/run
+# With these of its options, make would call a success what has failed (-i), what was not done (-t), or whatever a shell's
+# variables have made of this file (-e).
+OPTIONS := $(firstword -$(MAKEFLAGS))
+ifneq ($(findstring i,$(OPTIONS))$(findstring t,$(OPTIONS))$(findstring e,$(OPTIONS)),)
+$(error make has the options $(OPTIONS). fix: leave -i, -t and -e out, and `unset MAKEFLAGS`)
+endif
 # A shell may have variables of these names for reasons of its own.
 ifneq ($(origin HOSTS),command line)
 HOSTS := $(filter vagrant terraform,$(HOSTS))
+else ifneq ($(HOSTS),$(filter vagrant terraform,$(HOSTS)))
+$(error HOSTS=$(HOSTS) is neither vagrant nor terraform. fix: name one of them, or none)
 endif
 ifneq ($(origin NAME),command line)
 NAME :=

@@ -154,10 +154,7 @@ class Environment:
             # An ssh of its own: the way to the jump host is what the operator's configuration says.
             text += f"ProxyCommand ssh -W [%h]:%p -- {jump}\n"
         if not path.exists() or path.read_text() != text:
-            # Others may be reading it.
-            new = path.with_name(f".ssh_config.{os.getpid()}")
-            new.write_text(text)
-            new.replace(path)
+            _replace(path, text)
         return path
 
     @property
@@ -214,7 +211,15 @@ def load(name: str) -> Environment | None:
         return None
     # An environment of a newer clone may say more.
     known = {field.name for field in fields(Environment)}
-    return Environment(**{key: value for key, value in topologies.load_yaml(path).items() if key in known})
+    try:
+        return Environment(
+            **{key: value for key, value in topologies.load_yaml(path).items() if key in known}
+        )
+    except (AttributeError, TypeError):
+        raise EnvironmentFault(
+            f"{path} does not say what the environment is: bring it back from a copy, or remove {path.parent};"
+            " `make down` then removes its hosts"
+        ) from None
 
 
 def current(*, create: bool = False) -> Environment:
@@ -270,6 +275,10 @@ def _create(name: str, topology: str) -> Environment:
             f"{environment.directory} holds no environment yet: where another command is making it, run this again;"
             " where one was cut off while it did, run `make down` first"
         ) from None
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{environment.directory} can't be made: {error.strerror}; set XDG_STATE_HOME to a folder of your own"
+        ) from error
     subprocess.run(
         [
             "ssh-keygen",
@@ -291,8 +300,14 @@ def _create(name: str, topology: str) -> Environment:
 
 
 def _write(environment: Environment) -> None:
-    path = environment.directory / "environment.yml"
-    path.write_text(yaml.safe_dump(asdict(environment), sort_keys=False))
+    _replace(environment.directory / "environment.yml", yaml.safe_dump(asdict(environment), sort_keys=False))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one step: others may be reading it, and a disk may be full."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(text)
+    new.replace(path)
 
 
 def _elsewhere(name: str) -> str:
@@ -462,7 +477,7 @@ def containers(host: str | None) -> None:
 
 @main.command("terraform")
 def terraform_environment() -> None:
-    """Print a shell's exports: what Terraform needs to know of the environment, in the folder that makes its hosts."""
+    """Print commands of a shell: what Terraform is to know of the environment, in the folder that makes its hosts."""
     environment = current()
     public_key = (environment.directory / "ssh_key.pub").read_text().strip()
     for name, value in {
@@ -474,6 +489,8 @@ def terraform_environment() -> None:
         **({"TF_VAR_subnet": environment.subnet} if environment.subnet else {}),
     }.items():
         click.echo(f"export {name}={shlex.quote(value)}")
+    # They would lead to another state, or change what is done with this one.
+    click.echo(r"unset TF_WORKSPACE $(env | sed -n 's/^\(TF_CLI_ARGS[^=]*\)=.*/\1/p')")
 
 
 @main.command("terraform-folder")

@@ -21,7 +21,7 @@ fault() {
 inherited() {
   case $1 in
     # The account and its terminal.
-    HOME | USER | LOGNAME | PATH | PWD | OLDPWD | SHLVL | _ | TMPDIR | TZ | TERM | COLORTERM | COLUMNS | LINES | NO_COLOR) ;;
+    HOME | USER | LOGNAME | PATH | PWD | OLDPWD | SHLVL | _ | TMPDIR | TZ | TERM | COLORTERM | COLUMNS | LINES | NO_COLOR | EDITOR) ;;
     XDG_*_HOME | XDG_*_DIRS | XDG_RUNTIME_DIR | SSH_AUTH_SOCK | SUDO_ASKPASS) ;;
     # The product's own.
     MILLRACE_* | ONLY | ROUNDS | FRESH | PATIENCE | PYTHONUNBUFFERED) ;;
@@ -51,18 +51,23 @@ foreign=()
 while IFS== read -r -d '' name value; do
   inherited "$name" "$value" || foreign+=(-u "$name")
 done < <(env -0)
-[ ${#foreign[@]} = 0 ] || exec env "${foreign[@]}" LC_ALL=C.UTF-8 "$0" "$@"
+# Not by its bare name, which `env` would look for on PATH.
+[ ${#foreign[@]} = 0 ] || exec env "${foreign[@]}" LC_ALL=C.UTF-8 "$(dirname -- "$0")/${0##*/}" "$@"
 unset foreign name value
+# For Python of .venv (scripts/setup): what is set from here on is meant.
+export MILLRACE_CLEAN=1
 
 # The language of tools whose output is read here; what files are made with; a standard input for tools that look at it.
 export LC_ALL=C.UTF-8
 umask 022
 [ -e /dev/fd/0 ] || exec </dev/null
 # Bash knows the account's.
-export HOME
+[ -n "${HOME:-}" ] || unset HOME
+export HOME=~
 [[ ${XDG_CACHE_HOME:-/} = /* ]] || unset XDG_CACHE_HOME
 [[ ${XDG_STATE_HOME:-/} = /* ]] || unset XDG_STATE_HOME
-[ -d "${TMPDIR:-/}" ] && [ -w "${TMPDIR:-/tmp}" ] || unset TMPDIR
+# Ansible's socket there has a name that may have 107 characters in all.
+[[ ${TMPDIR:-} = /* && ${#TMPDIR} -le 60 && -d $TMPDIR && -w $TMPDIR ]] || unset TMPDIR
 
 unset CDPATH
 ROOT=$(cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -136,6 +138,38 @@ def test_nothing_depends_on_the_process(clone: Clone, state: str) -> None:
     program = "import os, sys, yaml; print(os.getcwd(), oct(os.umask(0)), sys.stdin is not None)"
     said = clone.run(str(clone.root / "scripts/run"), "python", "-c", program, shell=state).stdout
     assert said == f"{clone.root} 0o22 True\n"
+    state += f"; cd {shlex.quote(str(clone.root / 'scripts'))}"
+    clone.run("bash", "setup", shell=state, FOO="1")
+
+
+def test_an_empty_home_is_none(clone: Clone) -> None:
+    said = clone.run("scripts/run", "sh", "-c", 'echo "$CACHE"', HOME="", XDG_CACHE_HOME="").stdout
+    assert said == f"{pwd.getpwuid(os.getuid()).pw_dir}/.cache/millrace\n"
+
+
+def test_a_command_of_the_clone_s_python_is_as_one_of_make(clone: Clone, tmp_path: Path) -> None:
+    """Whose shell has settings for other projects, and whose temporary files lie where no socket can."""
+    deep = tmp_path / ("d" * 60)
+    deep.mkdir()
+    (tmp_path / "yaml.py").write_text("raise SystemExit('the one of another project')\n")
+    settings = {
+        "ANSIBLE_TRANSPORT": "local",
+        "ANSIBLE_RUN_TAGS": "none",
+        "ANSIBLE_VAULT_PASSWORD_FILE": "/nonexistent",
+    }
+    settings |= {
+        "TF_WORKSPACE": "dev",
+        "TF_CLI_ARGS_output": "-bad",
+        "TMPDIR": str(deep),
+        "PYTHONPATH": str(tmp_path),
+    }
+    program = "import os, sys, yaml, tempfile; print(os.getcwd(), oct(os.umask(0)), tempfile.gettempdir(), sys.argv, *os.environ)"
+    python, state = str(clone.root / ".venv/bin/python"), "cd roles; umask 077"
+    said = clone.run(python, "-c", program, "a  b", shell=state, **settings).stdout
+    assert said.startswith(f"{clone.root}/roles 0o22 /tmp ['-c', 'a  b'] ")
+    assert set(said.split()) & set(settings) == set()
+    said = clone.refused(".venv/bin/ansible-playbook", "site.yml", **settings)
+    assert NO_ENVIRONMENT in said, said
 
 
 @pytest.mark.parametrize(
@@ -170,9 +204,10 @@ def test_the_clones_configuration_is_read(clone: Clone, environment: str) -> Non
 
 
 def test_a_playbook_without_a_host_is_an_error(clone: Clone, environment: str, tmp_path: Path) -> None:
-    def play(playbook: str, *arguments: str, **variables: str) -> str:
-        command = (".venv/bin/ansible-playbook", playbook, *arguments)
-        return clone.refused(*command, MILLRACE_ENV=environment, **variables)
+    def play(playbook: str, *arguments: str, **settings: str) -> str:
+        meant = [f"{name}={value}" for name, value in settings.items()]
+        command = ("scripts/run", "env", *meant, "ansible-playbook", playbook, *arguments)
+        return clone.refused(*command, MILLRACE_ENV=environment)
 
     said = play("ansible/verify.yml", "-l", f"{environment}-data1")
     assert f"--limit {environment}-data1 has none of it" in said
@@ -191,6 +226,44 @@ def test_a_playbook_without_a_host_is_an_error(clone: Clone, environment: str, t
     assert f"and not {tmp_path}/ansible.cfg" in said
 
 
+def test_a_playbook_without_a_task_is_an_error(clone: Clone, environment: str) -> None:
+    """What names no part of it, or would only pretend to look, looks at nothing and ends green."""
+
+    def play(*arguments: str) -> str:
+        words = ("scripts/run", "ansible-playbook", *arguments, "--list-hosts")
+        done = clone.run(*words, check=False, MILLRACE_ENV=environment)
+        return done.stdout + done.stderr if done.returncode else ""
+
+    for asked in (["--tags", "kafak"], ["--tags", "kafka,kafak"], ["--skip-tags", "all"]):
+        assert "Nothing here has the tag" in play("site.yml", *asked)
+    for asked in (["--check"], ["--tags", "kafka"], ["--skip-tags", "all"]):
+        assert "would look at nothing" in play("ansible/verify.yml", *asked)
+    said = play("ansible/restart.yml", "-e", "service=kafka", "-l", f"{environment}-control")
+    assert "This is for kafka" in said
+    for asked in (
+        ["--tags", "always"],
+        ["--tags", "firewall,users_stream", "--check"],
+        ["--skip-tags", "java,notest"],
+    ):
+        assert play("site.yml", *asked) == ""
+    assert play("ansible/restart.yml", "-e", "service=kafka", "-l", f"{environment}-data1") == ""
+
+
+MAKES_BELIEVE = (
+    ["-i", "status"],
+    ["-t", "status"],
+    ["-e", "status"],
+    ["-ki", "verify"],
+    ["status", "HOSTS=terrafrom"],
+)
+
+
+@pytest.mark.parametrize("words", MAKES_BELIEVE, ids=" ".join)
+def test_make_does_what_it_is_asked(clone: Clone, words: list[str]) -> None:
+    assert "fix: " in clone.refused("make", *words)
+    assert clone.run("make", "--no-print-directory", "-kj4", "NAME=tie", "help").stdout
+
+
 def test_what_hosts_install_is_found_at_any_path(clone: Clone, environment: str) -> None:
     said = clone.run(
         "scripts/run",
@@ -206,7 +279,7 @@ def test_what_hosts_install_is_found_at_any_path(clone: Clone, environment: str)
 
 
 def test_a_path_that_cannot_be_is_refused(clone: Clone, tmp_path: Path) -> None:
-    for name in ("a:b", "a\nb", "a$b", "a[b]", "a{b"):
+    for name in ("a:b", "a,b", "a\nb", "a$b", "a[b]", "a{b"):
         (tmp_path / name / "scripts").mkdir(parents=True)
         for script in ("lib.sh", "setup"):
             shutil.copy(clone.root / "scripts" / script, tmp_path / name / "scripts")
@@ -221,13 +294,15 @@ def test_a_path_that_cannot_be_is_refused(clone: Clone, tmp_path: Path) -> None:
 def test_this_machine_takes_tasks(clone: Clone, environment: str, name: str, strategy: str) -> None:
     """Those that are delegated to it, and those that make an environment's hosts, when there is no such environment yet."""
     said = clone.run(
-        ".venv/bin/ansible",
+        "scripts/run",
+        "env",
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=false",
+        "ansible",
         "localhost",
         "-m",
         "ansible.builtin.ping",
         MILLRACE_ENV=name,
         ANSIBLE_STRATEGY=strategy,
-        ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED="false",
     ).stdout
     assert "ping: pong" in said
 

@@ -73,11 +73,34 @@ def test_import_role_names_its_tasks_without_yml() -> None:
     assert wrong == []
 
 
+def test_a_tag_is_one_of_site_yml() -> None:
+    """It refuses any other."""
+    tags = re.compile(r"^ *tags: \[?([^\]\n]+)", re.MULTILINE)
+
+    def used(path: Path) -> set[str]:
+        return {tag for listed in tags.findall(text_of(path)) for tag in listed.split(", ")}
+
+    site = ROOT / "site.yml"
+    wrong = [path for path in (ROOT / "roles").glob("*/tasks/*.yml") if used(path) - used(site)]
+    assert wrong == []
+
+
 def test_nothing_ignores_errors() -> None:
     wrong = [
         path
         for path in tracked()
         if path.suffix == ".yml" and re.search(r"^\s*ignore_errors:", text_of(path), re.MULTILINE)
+    ]
+    assert wrong == []
+
+
+def test_modules_make_files_for_others() -> None:
+    """Root's own umask may be 077 on a host, and services run as other users."""
+    wrong = [
+        path.name
+        for path in (ROOT / "ansible/plugins/modules").glob("*.py")
+        if re.search(r"mkdir\(|write_text\(|os\.open\(", text_of(path))
+        and "os.umask(0o022)" not in text_of(path)
     ]
     assert wrong == []
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from millrace import environment as environments
 from millrace import machine, secrets
@@ -174,6 +175,31 @@ def test_one_that_is_half_made_is_refused(state: Path, monkeypatch: pytest.Monke
         current("one", monkeypatch)
     environments.main(["forget"], standalone_mode=False)
     assert current("one", monkeypatch).name == "one"
+
+
+def test_one_that_cannot_be_kept_or_read_is_refused(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    current("one", monkeypatch)
+    (state / "one" / "environment.yml").write_text("")
+    with pytest.raises(environments.EnvironmentFault, match=r"one/environment\.yml does not say"):
+        current("one", monkeypatch)
+    (state / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(state / "file"))
+    with pytest.raises(environments.EnvironmentFault, match="set XDG_STATE_HOME"):
+        current("two", monkeypatch)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_terraform_by_hand_is_in_this_environment_alone(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the shell had for other work with it."""
+    environment = current("one", monkeypatch)
+    said = CliRunner().invoke(environments.main, ["terraform"], catch_exceptions=False).output
+    monkeypatch.setenv("TF_WORKSPACE", "dev")
+    monkeypatch.setenv("TF_CLI_ARGS", "-no-color")
+    monkeypatch.setenv("TF_CLI_ARGS_apply", "-target=nothing")
+    seen = subprocess.check_output([shell, "-euc", f"{said}\nenv"], text=True)
+    assert f"TF_DATA_DIR={environment.directory}" in seen
+    assert "TF_WORKSPACE" not in seen
+    assert "TF_CLI_ARGS" not in seen
 
 
 def test_another_clones_environment_is_refused_by_name(

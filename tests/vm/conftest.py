@@ -146,8 +146,6 @@ def account(folder: Path, image: Path, aws: str) -> Iterator[Account]:  # noqa: 
         **account_variables(aws),
         # What comes from this machine comes by QEMU's own address in the instance's network.
         "TF_VAR_operator_cidrs": json.dumps(["10.20.0.2/32"]),
-        "ANSIBLE_INVENTORY": "inventories/terraform",
-        "ANSIBLE_TIMEOUT": "60",
         "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks",
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -287,6 +287,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # Folders on the way to a listed one are everybody's to pass, whatever root's own umask is here.
+    os.umask(0o022)
     change = Change(module)
     try:
         for entry in module.params["folders"]:

@@ -81,8 +81,10 @@ def main() -> None:
         faults = [said for said in pool.map(lambda item: fault(item, module), tried) if said]
     if faults:
         module.fail_json(
-            msg="\n".join(faults) + "\nThe firewall there has not the rules of this topology:"
-            " run `ansible-playbook site.yml --tags firewall`, without --limit."
+            msg="\n".join(faults) + "\nEither the firewall there has not the rules of this topology:"
+            " run `ansible-playbook site.yml --tags firewall`, without --limit. Or a second one keeps this host out, on the way or"
+            " there (ufw, firewalld): in `nft list ruleset` each chain with `policy drop` or `reject` has to let in what table"
+            " inet millrace does."
         )
     module.exit_json(changed=False)
 

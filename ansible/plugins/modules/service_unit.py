@@ -165,8 +165,14 @@ def act(params: dict, action: str, record: Path, wanted: str) -> None:
 def prove(params: dict, since: float, record: Path, wanted: str) -> None:
     """Wait until the unit serves, and record with what."""
     wait(params, since)
-    record.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     record.write_text(wanted)
+
+
+def have_records() -> None:
+    """Have the records' folder, where each service may see whether it has one."""
+    for folder in (STATE.parent, STATE):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
 
 
 def started_since(record: Path, state: dict[str, str]) -> bool:
@@ -193,6 +199,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # Services look at their records, whatever root's own umask is here.
+    os.umask(0o022)
     params = module.params
     unit = params["name"]
     record = STATE / unit
@@ -224,6 +232,7 @@ def main() -> None:
         if module.check_mode:
             module.exit_json(changed=changed, restart=restart, last=False)
 
+        have_records()
         if state["NeedDaemonReload"] == "yes" or state["LoadState"] == "not-found":
             systemctl("daemon-reload")
         if not enabled:
