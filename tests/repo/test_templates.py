@@ -91,8 +91,7 @@ def proxies() -> dict[str, Any]:
                 "ansible.builtin.assert": {
                     "quiet": True,
                     "that": [
-                        f"connections.{client}.source.proxy == {expected}"
-                        for client in ("admin", "ingest", "audit")
+                        f"connections.{client}.source.proxy == {expected}" for client in ("admin", "ingest")
                     ],
                 },
                 "vars": {"source_url": url},
