@@ -39,8 +39,12 @@ variable "operator_cidrs" {
     error_message = "operator_cidrs: name at least one range, or nobody can reach the hosts."
   }
   validation {
-    condition     = alltrue([for cidr in var.operator_cidrs : try(cidrsubnet(cidr, 0, 0) == cidr && cidrnetmask(cidr) != "", false)])
-    error_message = "operator_cidrs: each must be an IPv4 range such as 203.0.113.7/32 or 203.0.113.0/24, without bits of an address in it behind the prefix."
+    condition     = alltrue([for cidr in var.operator_cidrs : can(cidrnetmask(cidr))])
+    error_message = "operator_cidrs: each must be an IPv4 range such as 203.0.113.7/32."
+  }
+  validation {
+    condition     = alltrue([for cidr in var.operator_cidrs : try(cidrsubnet(cidr, 0, 0) == cidr, true)])
+    error_message = "operator_cidrs: each must be a network, 203.0.113.0/24 and not 203.0.113.7/24; a single address ends in /32."
   }
   validation {
     condition     = alltrue([for cidr in var.operator_cidrs : try(tonumber(split("/", cidr)[1]) >= 8, true)])
