@@ -299,12 +299,13 @@ def test_this_machine_takes_tasks(clone: Clone, environment: str, name: str, str
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=false",
         "ansible",
         "localhost",
-        "-m",
-        "ansible.builtin.ping",
+        "-a",
+        "env",
         MILLRACE_ENV=name,
         ANSIBLE_STRATEGY=strategy,
     ).stdout
-    assert "ping: pong" in said
+    assert f"\nMILLRACE_ENV={name}\n" in said, "it is the environment that is meant"
+    assert "SUDO_USER" not in said
 
 
 def test_links_that_are_files_are_refused(clone: Clone) -> None:

@@ -45,10 +45,14 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Fill the inventory from the environment."""
         super().parse(inventory, loader, path, cache)
+        here = inventory.get_host("localhost")
         # Tasks on this machine need no more than those on hosts; .venv's own Python, which Ansible would take here, may lie at a
         # path that one of its strategies takes for words of a shell.
-        interpreter = constants.config.get_config_value("INTERPRETER_PYTHON")
-        inventory.get_host("localhost").set_variable("ansible_python_interpreter", interpreter)
+        here.set_variable(
+            "ansible_python_interpreter", constants.config.get_config_value("INTERPRETER_PYTHON")
+        )
+        # They run as who runs Ansible: sudo would not hand on which environment is meant, and a removal would be of another.
+        here.set_variable("ansible_become", False)
         self._read_config_data(path)
         try:
             environment = environments.current()
