@@ -39,9 +39,7 @@ sent = {
     for reason, value in bad.items()
 }
 # Of nobody that the flow knows, and of a record that is not there (any more): the topic was made anew.
-sent["unknown"] = producer.send(DEAD_LETTER_TOPIC, key=b"\xff", value=b"x", headers=[("reason", None)]).get(
-    timeout=30
-)
+sent["unknown"] = producer.send(DEAD_LETTER_TOPIC, key=b"\xff", value=b"x").get(timeout=30)
 gone = f"{TOPIC}:0:{2**40}"
 producer.send(DEAD_LETTER_TOPIC, key=gone.encode(), value=b"x", headers=[("reason", b"gone")]).get(timeout=30)
 producer.close()
