@@ -218,11 +218,8 @@ class Connections:
                 f"{self._path}, section `{name}`: unknown {', '.join(unknown)}; {RENDER_HINT}"
             )
         # Text in the place of a number is what `-e name=value` of Ansible makes of it.
-        if wrong := [
-            key
-            for key in ("port", "rate_limit")
-            if type(values.get(key, 0)) is not int or values.get(key, 0) < 0
-        ]:
+        numbers = [item.name for item in fields(kind) if item.type == "int" and item.name in values]  # type: ignore[arg-type]
+        if wrong := [key for key in numbers if type(values[key]) is not int or values[key] < 0]:
             raise ConnectionsError(
                 f"{self._path}, section `{name}`: {', '.join(wrong)} must be a whole number, from 0; {RENDER_HINT}"
             )

@@ -105,8 +105,8 @@ class Apt:
         return [source for source in found if source.get("enabled", "").lower() not in off]
 
 
-def for_all_but_logins(text: str) -> int:
-    """The mode of a file that has this text."""
+def mode_of(text: str) -> int:
+    """The mode of a file that has this text: root's alone where a login is in it."""
     return 0o600 if re.search(r"://[^/\s]*@", text) else 0o644
 
 
@@ -149,10 +149,10 @@ def main() -> None:
     lists = "".join(Path(path).read_text() for path in named if Path(path).is_file())
     archives = "\n".join([text, lists, *(value for _, value in way)])
     if sources:
-        write("/etc/apt/sources.list.d/debian.sources", text.encode(), for_all_but_logins(text))
+        write("/etc/apt/sources.list.d/debian.sources", text.encode(), mode_of(text))
     if way:
         lines = "".join(f'{name} "{value}";\n' for name, value in way)
-        write("/etc/apt/apt.conf.d/90archives", lines.encode(), for_all_but_logins(lines))
+        write("/etc/apt/apt.conf.d/90archives", lines.encode(), mode_of(lines))
     for source in sources:
         named += [word for word in source.get("signed-by", "").split() if word.startswith("/")]
     named += [value for name, value in way if name.startswith("Acquire::https::") and value.startswith("/")]

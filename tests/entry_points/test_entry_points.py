@@ -279,12 +279,13 @@ def test_what_hosts_install_is_found_at_any_path(clone: Clone, environment: str)
 
 
 def test_a_path_that_cannot_be_is_refused(clone: Clone, tmp_path: Path) -> None:
-    for name in ("a:b", "a,b", "a\nb", "a$b", "a[b]", "a{b"):
+    for name in ("a:b", "a\nb", "a$b", "a[b]", "a{b", "a,b"):
         (tmp_path / name / "scripts").mkdir(parents=True)
         for script in ("lib.sh", "setup"):
             shutil.copy(clone.root / "scripts" / script, tmp_path / name / "scripts")
         said = clone.refused(str(tmp_path / name / "scripts/setup"))
-        assert " can't have a co" in said
+        reason = "the path of a clone can't have a comma" if "," in name else "a path can't have a colon"
+        assert f"error: {reason}" in said
     said = clone.refused("scripts/setup", XDG_STATE_HOME=str(tmp_path / "$b"))
     assert "error: a path can't have a colon" in said
 
